@@ -1,0 +1,180 @@
+/**
+ * The face of the native addon (native/addon): types of what it exports, and the one place that loads it.
+ *
+ * One module per process. Every PKCS#11 call but the start-up queries runs on a pool thread that owns one session, so the event
+ * loop never blocks. Completions arrive in batches, one call of `onCompletions` per wake-up. Handles are CK_ULONG: bigint here.
+ */
+import { createRequire } from 'node:module'
+
+/** What a job does; the values are the addon's wire values (native/addon/core/job.h). */
+export const jobOp = {
+  /** C_SignInit + C_Sign of `input`. */
+  sign: 1,
+  /** C_VerifyInit + C_Verify of `input` against the signature in `aux`. */
+  verify: 2,
+  /** C_EncryptInit + C_Encrypt; for GCM the output is ciphertext then tag. */
+  encrypt: 3,
+  /** C_DecryptInit + C_Decrypt. */
+  decrypt: 4,
+  /** Encrypt, decrypt the result again with the same parameters and compare in constant time; output as `encrypt`. */
+  encryptVerify: 5,
+  /** C_GenerateRandom of `outMax` bytes. */
+  random: 6,
+  /** C_FindObjects with the template in `aux`, at most `outMax / 8` handles; output = handles, u64 little-endian each. */
+  find: 7,
+  /** C_GetAttributeValue; `aux` = attribute types, u64 LE each. Output = packed attributes; an unavailable one has length 0xffffffff. */
+  getAttributes: 8,
+  /** C_DeriveKey with the template in `aux`; result: `handle`. */
+  derive: 9,
+  /** C_DeriveKey, read CKA_VALUE, C_DestroyObject; output = the value. */
+  deriveValue: 10,
+  /** C_GenerateKey with the template in `aux`; result: `handle`. */
+  generateKey: 11,
+  /** C_GenerateKeyPair; `input` = public template, `aux` = private template; results: `handle` = public, `handle2` = private. */
+  generateKeyPair: 12,
+  /** C_WrapKey of object `key2` under `key`. */
+  wrap: 13,
+  /** C_UnwrapKey of `input` under `key` with the template in `aux`; result: `handle`. */
+  unwrap: 14,
+  /** C_CreateObject with the template in `aux`; result: `handle`. */
+  createObject: 15,
+  /** C_DestroyObject of `key`. */
+  destroy: 16,
+  /** C_Decrypt with CKM_RSA_X_509, then EME-OAEP decoding in constant time (RFC 8017 section 7.1.2, empty label) with the hash
+   * named by `mechanism` (CKM_SHA_1, CKM_SHA256, ...; MGF1 uses the same hash). Every padding failure is CKR_ENCRYPTED_DATA_INVALID. */
+  oaepDecrypt: 17,
+  /** C_SetAttributeValue of `key` with the template in `aux`. */
+  setAttributes: 18,
+} as const
+export type JobOp = (typeof jobOp)[keyof typeof jobOp]
+
+/** First byte of a packed mechanism parameter; layout of the rest in native/README.md. */
+export const paramKind = {
+  /** CK_GCM_PARAMS: u8 ivLen, u8 tagBits, u8 ivMode (0 given, 1 module writes into the zero IV), u32 aadLen, iv, aad. */
+  gcm: 1,
+  /** CK_RSA_PKCS_OAEP_PARAMS: u64 hashAlg, u64 mgf; source empty. */
+  oaep: 2,
+  /** CK_RSA_PKCS_PSS_PARAMS: u64 hashAlg, u64 mgf, u64 saltLen. */
+  pss: 3,
+  /** CK_ECDH1_DERIVE_PARAMS: u64 kdf, u32 publicLen, public. */
+  ecdh: 4,
+  /** CK_KEY_DERIVATION_STRING_DATA: u32 len, data. */
+  stringData: 5,
+  /** CK_AES_CBC_ENCRYPT_DATA_PARAMS: 16 bytes iv, u32 len, data. */
+  cbcData: 6,
+  /** CK_EDDSA_PARAMS: u8 phFlag, u32 contextLen, context. */
+  eddsa: 7,
+  /** The bytes themselves (an IV, a CK_ULONG): u32 len, bytes. */
+  raw: 8,
+  /** CK_SP800_108_KDF_PARAMS, counter mode, HMAC-SHA256 or CMAC PRF: u64 prf, u8 counterBits, u32 len, fixed input data. */
+  sp800108: 9,
+} as const
+
+export interface SlotDescription {
+  readonly slot: bigint
+  readonly tokenPresent: boolean
+  readonly label: string
+  readonly serial: string
+  readonly manufacturer: string
+  readonly model: string
+  readonly flags: bigint
+  readonly maxSessions: bigint
+  readonly maxRwSessions: bigint
+  readonly freePrivateMemory: bigint
+  readonly firmware: string
+}
+
+export interface MechanismDescription {
+  readonly type: number
+  readonly minKeySize: number
+  readonly maxKeySize: number
+  readonly flags: number
+}
+
+/** One batch of finished jobs; index i of every array belongs to job `ids[i]`. Outputs are the caller's; native copies are wiped. */
+export interface Completions {
+  readonly ids: Uint32Array
+  /** CK_RV of each job; 0 = CKR_OK. */
+  readonly rvs: Float64Array
+  readonly outputs: readonly (Buffer | null)[]
+  readonly handles: BigUint64Array
+  readonly handles2: BigUint64Array
+  /** Microseconds spent inside the module. */
+  readonly hsmMicros: Float64Array
+  /** Microseconds between submit and the moment a session took the job. */
+  readonly queueMicros: Float64Array
+}
+
+/** Thrown by the calls below (and carried by rejected promises) when the module answers anything but CKR_OK. */
+export interface Pkcs11Error extends Error {
+  readonly rv: number
+  /** The C_ function that failed, e.g. `C_Login`. */
+  readonly call: string
+}
+
+export interface NativeModule {
+  readonly cryptokiVersion: string
+  readonly manufacturer: string
+  readonly description: string
+  readonly libraryVersion: string
+  /** All slots; token fields are empty where no token is present. @throws Pkcs11Error */
+  slots(): SlotDescription[]
+  /** @throws Pkcs11Error */
+  mechanisms(slot: bigint): MechanismDescription[]
+  /** C_InitToken, then C_InitPIN in an SO session; wipes both PINs. @throws Pkcs11Error */
+  initToken(slot: bigint, label: string, soPin: Uint8Array, userPin: Uint8Array): void
+  /**
+   * Opens the anchor session and `sessions` work sessions, each with a thread of its own, and logs the user in once on the anchor.
+   * `pin` is wiped before the promise settles, whatever happens. CKR_USER_ALREADY_LOGGED_IN is success. Rejects with Pkcs11Error.
+   */
+  openPool(options: {
+    slot: bigint
+    sessions: number
+    pin: Uint8Array | null
+    onCompletions: (batch: Completions) => void
+  }): Promise<NativePool>
+  /** C_Finalize; every pool must be closed first. */
+  finalize(): void
+}
+
+export interface NativePool {
+  /**
+   * Queues one job. `input`, `aux` and `params` are copied when at most 4096 bytes, else held until completion. `id` comes back in
+   * a batch. A session that the module closed (0xB0, 0xB3) is reopened and the job repeated once, inside the thread.
+   * `outMax` bounds the output: CKR_BUFFER_TOO_SMALL grows it once.
+   */
+  submit(
+    id: number,
+    op: JobOp,
+    mechanism: number,
+    key: bigint,
+    key2: bigint,
+    params: Uint8Array | null,
+    input: Uint8Array | null,
+    aux: Uint8Array | null,
+    outMax: number,
+  ): void
+  /** Jobs waiting for a session, and sessions at work. */
+  depth(): { queued: number; busy: number; sessions: number }
+  /** Finishes queued jobs, joins the threads, closes the sessions. */
+  close(): Promise<void>
+}
+
+export interface Addon {
+  /** dlopen (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND on glibc unless HSMGATE_NO_DEEPBIND=1), C_GetFunctionList, C_Initialize with
+   * CKF_OS_LOCKING_OK. `initArgs` is the library parameter string of NSS-like modules. @throws Pkcs11Error, or Error when dlopen fails */
+  openModule(path: string, initArgs?: string): NativeModule
+  /** SO_PEERCRED of a connected Unix socket. */
+  peerCredentials(fd: number): { pid: number; uid: number; gid: number }
+  /** flock(LOCK_EX | LOCK_NB) on `path` (created 0600): the descriptor, or -1 when another process holds it. Freed when the process ends. */
+  lockFile(path: string): number
+  /** PR_SET_DUMPABLE 0, RLIMIT_CORE 0 and, with `dieWithParent`, PR_SET_PDEATHSIG SIGKILL. */
+  hardenProcess(options: { dieWithParent: boolean }): void
+  /** explicit_bzero. */
+  wipe(bytes: Uint8Array): void
+}
+
+/** Loads the addon; it is built by `deploy/setup.sh` into native/build. */
+export function loadAddon(): Addon {
+  return createRequire(import.meta.url)('../../../native/build/hsmgate.node') as Addon
+}
