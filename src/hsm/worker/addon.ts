@@ -12,7 +12,7 @@ export const jobOp = {
   sign: 1,
   /** C_VerifyInit + C_Verify of `input` against the signature in `aux`. */
   verify: 2,
-  /** C_EncryptInit + C_Encrypt; for GCM the output is ciphertext then tag. */
+  /** C_EncryptInit + C_Encrypt; for GCM the output is ciphertext then tag, after the IV when the module chose it (ivMode 1). */
   encrypt: 3,
   /** C_DecryptInit + C_Decrypt. */
   decrypt: 4,
