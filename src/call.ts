@@ -65,7 +65,11 @@ export interface Demand {
 
 /** Why a demand was allowed or denied; `statement` names the policy and Sid (or index) that decided. */
 export type Decision =
-  | { readonly allowed: true; readonly by: 'administrator' | 'identity-policy' | 'key-policy' | 'grant' | 'peer'; readonly statement: string }
+  | {
+      readonly allowed: true
+      readonly by: 'administrator' | 'identity-policy' | 'key-policy' | 'grant' | 'peer'
+      readonly statement: string
+    }
   | {
       readonly allowed: false
       readonly reason:
