@@ -1,0 +1,239 @@
+/**
+ * The face of the catalog: durable metadata about keys, principals and their policies. No key material, no secret in clear.
+ *
+ * Every write is one transaction that gives the touched rows a new revision and adds rows to the change table. Rows that decide
+ * security carry an HMAC made in the module; a row whose HMAC is wrong is never returned: GatewayError `IntegrityFailed`, and the
+ * row's name goes to the operator. Reads are cached and served from memory when warm; returned records are frozen.
+ */
+import type { Construction, KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
+
+export type KeyState =
+  | 'Creating'
+  | 'Enabled'
+  | 'Disabled'
+  | 'PendingImport'
+  | 'PendingDeletion'
+  | 'PendingReplicaDeletion'
+  | 'Unavailable'
+  | 'Updating'
+
+export interface KeyName {
+  readonly account: string
+  readonly region: string
+  /** UUID, or `mrk-` and 32 hex. System keys live in account `system`, Region `system`. */
+  readonly keyId: string
+}
+
+export interface KeyRecord extends KeyName {
+  readonly spec: KeySpec
+  readonly usage: KeyUsage
+  readonly origin: 'AWS_KMS' | 'EXTERNAL' | 'AWS_CLOUDHSM' | 'EXTERNAL_KEY_STORE'
+  readonly purpose: Purpose
+  /** Name of the HSM group that serves it. */
+  readonly group: string
+  readonly custody: 'token' | 'wrapped'
+  readonly state: KeyState
+  readonly description: string
+  readonly multiRegion: boolean
+  /** Epoch milliseconds. */
+  readonly createdAt: number
+  readonly deletionAt: number | null
+  /** Number of the backing key that encrypts and signs now; 0 while there is none. */
+  readonly currentMaterial: number
+  /** True for objects that were in the token before us. */
+  readonly adopted: boolean
+  /** Open place for later columns of the API (custom key store id, replicas, rotation, expiry); validated by its owner. */
+  readonly extra: Readonly<Record<string, unknown>>
+  readonly revision: number
+}
+
+/** One backing key: the HSM object (or wrapped blob) behind one version of a key. */
+export interface MaterialRecord extends KeyName {
+  /** 1, 2, ... */
+  readonly number: number
+  /** `Creating` until the object was read back and tested; only such an object may be destroyed by settlement. */
+  readonly state: 'Creating' | 'Current' | 'NonCurrent' | 'Pending' | 'Destroying' | 'Destroyed'
+  /** CKA_ID. */
+  readonly objectId: Buffer
+  /** CKA_LABEL where the id alone does not name the object (adopted ones). */
+  readonly label: string | null
+  readonly construction: Construction
+  /** 32 bytes; zero-length until known. */
+  readonly materialId: Buffer
+  /** DER SubjectPublicKeyInfo, empty for secret keys. */
+  readonly publicKey: Buffer
+  /** Custody `wrapped`: the blob under the domain key; else empty. */
+  readonly wrapped: Buffer
+  readonly createdAt: number
+  readonly revision: number
+}
+
+/** Everything that one cryptographic call needs, loaded and verified together. */
+export interface KeyEntry {
+  readonly key: KeyRecord
+  readonly materials: readonly MaterialRecord[]
+  /** The key policy `default`; purpose `system` has none. */
+  readonly policy: { readonly document: string; readonly revision: number } | null
+  readonly tags: Readonly<Record<string, string>>
+}
+
+export interface AliasRecord {
+  readonly account: string
+  readonly region: string
+  /** With the `alias/` prefix. */
+  readonly name: string
+  readonly keyId: string
+  readonly createdAt: number
+  readonly updatedAt: number
+}
+
+export interface PrincipalRecord {
+  readonly account: string
+  readonly kind: 'user' | 'role'
+  readonly name: string
+  /** `AIDA...` or `AROA...`. */
+  readonly principalId: string
+  readonly enabled: boolean
+  readonly createdAt: number
+  readonly tags: Readonly<Record<string, string>>
+  /** Role trust policy; null for users. */
+  readonly trustPolicy: string | null
+  readonly revision: number
+}
+
+export interface PrincipalPolicyRecord {
+  readonly account: string
+  readonly kind: 'user' | 'role'
+  readonly principal: string
+  readonly name: string
+  readonly document: string
+  readonly revision: number
+}
+
+export interface AccessKeyRecord {
+  /** `AKIA` and 16 characters of base32. */
+  readonly accessKeyId: string
+  readonly account: string
+  readonly user: string
+  /** The secret access key, sealed under the system key `access-key-sealing`. */
+  readonly sealedSecret: Buffer
+  readonly active: boolean
+  readonly createdAt: number
+  readonly revision: number
+}
+
+/** What authentication needs to know about one access key. */
+export interface CredentialEntry {
+  readonly accessKey: AccessKeyRecord
+  readonly principal: PrincipalRecord
+}
+
+export interface NewKey {
+  readonly key: Omit<KeyRecord, 'revision'>
+  readonly material: Omit<MaterialRecord, 'revision' | keyof KeyName>
+  readonly policy: string | null
+  readonly tags: Readonly<Record<string, string>>
+}
+
+/** Patch of a key. Writers of one gateway are serialised; the last one wins. */
+export type KeyChanges = Partial<
+  Pick<KeyRecord, 'state' | 'description' | 'deletionAt' | 'currentMaterial' | 'extra' | 'multiRegion'>
+>
+
+/** Computes the HMAC of rows inside the module. */
+export interface RowSeal {
+  /** 32 bytes over `bytes`. */
+  compute(bytes: Uint8Array): Promise<Uint8Array>
+}
+
+export interface Catalog extends AsyncDisposable {
+  /** Installs the seal; before it, only system keys can be read (unverified) and nothing sealed can be written. */
+  useSeal(seal: RowSeal): void
+  /** System key entry without HMAC verification, to find the catalog HMAC key itself; its caller verifies it by `verifyEntry`. */
+  findUnverified(name: KeyName): Promise<KeyEntry | undefined>
+  verifyEntry(entry: KeyEntry): Promise<void>
+
+  findKey(name: KeyName): Promise<KeyEntry | undefined>
+  /** The cached entry when it is warm and current, else undefined: lets the hot path stay synchronous. */
+  peekKey(name: KeyName): KeyEntry | undefined
+  /** Key ids in stable order after `after`. */
+  listKeys(account: string, region: string, after: string | undefined, limit: number): Promise<readonly string[]>
+  /** Inserts key, first material, policy and tags; key and material are `Creating`. Must be durable before the object is generated. */
+  beginKey(key: NewKey): Promise<KeyEntry>
+  /** Adds a material in state `Creating` to an existing key (rotation, import). */
+  beginMaterial(name: KeyName, material: Omit<MaterialRecord, 'revision' | keyof KeyName>): Promise<KeyEntry>
+  /** The object exists and was tested: records its public key and material id, makes it current and the key `state`. */
+  finishMaterial(
+    name: KeyName,
+    number: number,
+    result: {
+      readonly materialId: Uint8Array
+      readonly publicKey: Uint8Array
+      readonly construction: Construction
+      readonly state: KeyState
+    },
+  ): Promise<KeyEntry>
+  /** Removes a material that was never acknowledged, and the key when it was its first. */
+  abandonMaterial(name: KeyName, number: number): Promise<void>
+  updateMaterial(name: KeyName, number: number, changes: { readonly state: MaterialRecord['state'] }): Promise<KeyEntry>
+  /** Registers an adopted key in one step. */
+  insertKey(key: NewKey): Promise<KeyEntry>
+  updateKey(name: KeyName, changes: KeyChanges): Promise<KeyEntry>
+  putKeyPolicy(name: KeyName, document: string): Promise<KeyEntry>
+  setTags(name: KeyName, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<KeyEntry>
+  /** Removes key, materials, policy, tags and aliases. */
+  removeKey(name: KeyName): Promise<void>
+  /** Every material in state `Creating` or `Destroying`, for settlement at start. */
+  unsettledMaterials(): Promise<readonly MaterialRecord[]>
+  /** Keys in state `PendingDeletion` whose `deletionAt` is at most `before`. */
+  dueDeletions(before: number): Promise<readonly KeyName[]>
+  /** CKA_ID of every material that we know, in pages; to tell our objects from unknown ones. */
+  objectIds(
+    after: number | undefined,
+    limit: number,
+  ): Promise<readonly { readonly row: number; readonly objectId: Buffer; readonly label: string | null }[]>
+
+  findAlias(account: string, region: string, name: string): Promise<AliasRecord | undefined>
+  listAliases(
+    account: string,
+    region: string,
+    keyId: string | undefined,
+    after: string | undefined,
+    limit: number,
+  ): Promise<readonly AliasRecord[]>
+  createAlias(alias: AliasRecord): Promise<void>
+  updateAlias(account: string, region: string, name: string, keyId: string, at: number): Promise<void>
+  deleteAlias(account: string, region: string, name: string): Promise<boolean>
+
+  findCredential(accessKeyId: string): Promise<CredentialEntry | undefined>
+  findPrincipal(account: string, kind: 'user' | 'role', name: string): Promise<PrincipalRecord | undefined>
+  listPrincipals(account: string | undefined): Promise<readonly PrincipalRecord[]>
+  createPrincipal(principal: Omit<PrincipalRecord, 'revision'>): Promise<PrincipalRecord>
+  setPrincipalEnabled(account: string, kind: 'user' | 'role', name: string, enabled: boolean): Promise<void>
+  /** Removes the principal with its policies and access keys. */
+  deletePrincipal(account: string, kind: 'user' | 'role', name: string): Promise<void>
+  putPrincipalPolicy(policy: Omit<PrincipalPolicyRecord, 'revision'>): Promise<void>
+  deletePrincipalPolicy(account: string, kind: 'user' | 'role', principal: string, name: string): Promise<void>
+  principalPolicies(
+    account: string,
+    kind: 'user' | 'role',
+    principal: string,
+  ): Promise<readonly PrincipalPolicyRecord[]>
+  createAccessKey(accessKey: Omit<AccessKeyRecord, 'revision'>): Promise<AccessKeyRecord>
+  listAccessKeys(account: string, user: string | undefined): Promise<readonly AccessKeyRecord[]>
+  /** All active access keys, for unsealing at start. */
+  activeAccessKeys(): Promise<readonly AccessKeyRecord[]>
+  setAccessKeyActive(accessKeyId: string, active: boolean): Promise<void>
+  deleteAccessKey(accessKeyId: string): Promise<void>
+
+  getSetting(name: string): Promise<string | undefined>
+  putSetting(name: string, value: string): Promise<void>
+  /** Takes or renews a named lease for this instance; the fencing number grows with every change of holder. Undefined: someone else holds it. */
+  takeLease(name: string, durationMs: number): Promise<number | undefined>
+  /** Highest revision; goes into audit checkpoints. */
+  revision(): Promise<number>
+  /** Tells about every change of keys, principals, policies and access keys made through any instance. */
+  onChange(
+    listener: (change: { readonly table: string; readonly name: string; readonly revision: number }) => void,
+  ): void
+}
