@@ -1,0 +1,25 @@
+/**
+ * How the tests run: files in parallel on two processes, each file in a process of its own, because a process can load a PKCS#11
+ * module only once. Fuzz and bench have commands of their own.
+ */
+import { defineConfig } from 'vitest/config'
+
+const [major] = process.versions.node.split('.')
+if (Number(major) < 24) {
+  throw new Error(
+    `Node.js ${process.version} cannot run hsmgate; use npm test, or put node_modules/node/bin first on PATH`,
+  )
+}
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/fuzz/**', 'test/bench/**'],
+    pool: 'forks',
+    isolate: true,
+    fileParallelism: true,
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+})
