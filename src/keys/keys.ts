@@ -1,0 +1,109 @@
+/**
+ * The face of the key service: KMS semantics independent of any wire. It decides what an operation means for a key (state, usage,
+ * algorithm, limits), turns API algorithms into HSM intents and composes ciphertext blobs. Authorization is not its business.
+ */
+import type { Deadline } from '../call.ts'
+import type { AliasRecord, KeyEntry, KeyName } from '../catalog/catalog.ts'
+import type { KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
+
+/** Who asks and where: picks account and Region for bare ids. */
+export interface Locale {
+  readonly partition: string
+  readonly account: string
+  readonly region: string
+}
+
+/** A key reference of a request, looked up. */
+export interface ResolvedKey {
+  /** Key ARN; for a foreign key that does not exist, the ARN as given. */
+  readonly arn: string
+  readonly account: string
+  /** Undefined only for keys of another account that do not exist: authorization must deny, existence is not told. */
+  readonly entry: KeyEntry | undefined
+  /** The alias name (`alias/x`) by which the request named it. */
+  readonly alias?: string
+}
+
+export interface CreateKeyRequest {
+  readonly spec: KeySpec
+  readonly usage: KeyUsage
+  readonly purpose: Purpose
+  readonly description: string
+  readonly policy: string
+  readonly tags: Readonly<Record<string, string>>
+  readonly multiRegion: boolean
+  readonly origin: 'AWS_KMS' | 'EXTERNAL'
+  readonly group?: string
+}
+
+export type EncryptionContext = Readonly<Record<string, string>>
+
+export interface ParsedBlob {
+  readonly keyId: string
+  /** 64 hex. */
+  readonly materialId: string
+}
+
+export interface KeyService {
+  keyArn(name: KeyName): string
+  aliasArn(alias: Pick<AliasRecord, 'account' | 'region' | 'name'>): string
+  /**
+   * Looks a KeyId member up. `accepts: 'key'` refuses aliases with `Invalid keyId 'alias/x'`.
+   * @throws GatewayError `KeyNotFound` with AWS's text (KMS parity 1.5).
+   */
+  resolve(reference: string, accepts: 'key' | 'key-or-alias', locale: Locale): Promise<ResolvedKey>
+  /** Crash-safe: row, object, read back, self-test, row `Enabled`. @throws `Unsupported` when the probe did not prove spec and usage. */
+  create(request: CreateKeyRequest, locale: Locale, deadline: Deadline): Promise<KeyEntry>
+  list(
+    locale: Locale,
+    after: string | undefined,
+    limit: number,
+  ): Promise<{ readonly keyIds: readonly string[]; readonly more: boolean }>
+
+  encrypt(
+    entry: KeyEntry,
+    request: {
+      algorithm: string
+      plaintext: Uint8Array
+      context: EncryptionContext
+      operation: string
+      dryRun: boolean
+    },
+    deadline: Deadline,
+  ): Promise<{ ciphertext: Buffer; materialId: string | null }>
+  /** @throws `CiphertextInvalid` when the bytes are not one of our blobs. */
+  parseBlob(ciphertext: Uint8Array): ParsedBlob
+  /** The key that a blob names, in this account and Region (or another account's by id): undefined when there is none. */
+  findByBlob(blob: ParsedBlob, locale: Locale): Promise<ResolvedKey | undefined>
+  decrypt(
+    entry: KeyEntry,
+    request: {
+      algorithm: string
+      ciphertext: Uint8Array
+      context: EncryptionContext
+      operation: string
+      dryRun: boolean
+    },
+    deadline: Deadline,
+  ): Promise<{ plaintext: Buffer; materialId: string | null }>
+  generateDataKey(
+    entry: KeyEntry,
+    request: { bytes: number; context: EncryptionContext; operation: string; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<{ plaintext: Buffer; ciphertext: Buffer; materialId: string }>
+  random(locale: Locale, bytes: number, deadline: Deadline): Promise<Buffer>
+  sign(
+    entry: KeyEntry,
+    request: { algorithm: string; message: Uint8Array; messageType: string; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<{ signature: Buffer }>
+  /** @throws `SignatureInvalid`; never answers false. */
+  verify(
+    entry: KeyEntry,
+    request: { algorithm: string; message: Uint8Array; messageType: string; signature: Uint8Array; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<void>
+  publicKey(entry: KeyEntry): Buffer
+  /** Algorithms a key offers, in AWS's order. */
+  algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[]
+}

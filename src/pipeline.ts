@@ -1,0 +1,170 @@
+/**
+ * The one road of every call, whatever its door: authenticate, parse, resolve, authorize, perform, audit. Data goes one way.
+ *
+ * A result leaves only after its audit record was written; refusals and failures are recorded too. Calls whose caller could not be
+ * authenticated are counted and logged at a limited rate instead, so that strangers can't fill the journal.
+ */
+import type { AuditedCall, Journal } from './audit/audit.ts'
+import type { Authorizer } from './authorize/authorize.ts'
+import type { Deadline, Decision, Demand, Door, Principal, Source } from './call.ts'
+import { GatewayError, toGatewayError } from './error.ts'
+import type { Locale } from './keys/keys.ts'
+
+/** What an operation may use while it runs. */
+export interface Scope extends Locale {
+  readonly principal: Principal
+  readonly requestId: string
+  readonly source: Source
+  readonly deadline: Deadline
+}
+
+/** Outcome of an operation's resolution: what must be allowed, and what it concerns. */
+export interface Prepared<Resources> {
+  readonly resources: Resources
+  readonly demands: readonly Demand[]
+  /** Replaces the usual AccessDenied, where AWS answers otherwise. */
+  readonly denial?: (decision: Decision & { allowed: false }, demand: Demand) => GatewayError
+}
+
+/** One operation of one door, as data: a registry row. */
+export interface Operation<Input = unknown, Resources = unknown, Output = unknown> {
+  readonly name: string
+  /** CloudTrail's readOnly: true for cryptographic and read calls. */
+  readonly readOnly: boolean
+  /** Whole budget of one call. */
+  readonly timeoutMs: number
+  /** Framework validation and cross-field rules that need no key. @throws GatewayError */
+  parse(raw: unknown): Input
+  /** Looks up what the request names. @throws GatewayError */
+  prepare(input: Input, scope: Scope): Promise<Prepared<Resources>>
+  perform(input: Input, resources: Resources, scope: Scope): Promise<Output>
+  /** What the audit record says; must not contain secrets. `resources` and `output` are absent where the call failed earlier. */
+  record(
+    input: Input,
+    resources?: Resources,
+    output?: Output,
+  ): Pick<AuditedCall, 'requestParameters' | 'responseElements' | 'resources' | 'additionalEventData'>
+}
+
+/** Bytes turned into a call by a door; nothing in it is trusted yet. */
+export interface Call {
+  readonly door: Door
+  readonly operation: Operation
+  readonly raw: unknown
+  readonly requestId: string
+  /** Epoch milliseconds. */
+  readonly receivedAt: number
+  readonly deadline: Deadline
+  readonly source: Source
+  readonly partition: string
+  /** Evidence → principal and Region. @throws GatewayError of the Credentials and Signature codes. */
+  authenticate():
+    | { readonly principal: Principal; readonly region: string }
+    | Promise<{ readonly principal: Principal; readonly region: string }>
+}
+
+export type Outcome =
+  | { readonly ok: true; readonly output: unknown }
+  | { readonly ok: false; readonly error: GatewayError; readonly authenticated: boolean }
+
+export interface PipelineObserver {
+  callFinished(call: Call, outcome: Outcome, principal: Principal | undefined, milliseconds: number): void
+  callUnauthenticated(call: Call, error: GatewayError): void
+}
+
+export interface PipelineParts {
+  readonly authorizer: Authorizer
+  readonly journal: Journal
+  readonly observer: PipelineObserver
+  /** Name and text of an error in the door's dialect, for the audit record. */
+  readonly describeError: (door: Door, error: GatewayError) => { readonly code: string; readonly text: string }
+}
+
+export type Pipeline = (call: Call) => Promise<Outcome>
+
+export function createPipeline(parts: PipelineParts): Pipeline {
+  const { authorizer, journal, observer, describeError } = parts
+
+  return async function run(call) {
+    const startedMs = performance.now()
+    const { operation } = call
+    let caller: { readonly principal: Principal; readonly region: string }
+    try {
+      const answer = call.authenticate()
+      caller = answer instanceof Promise ? await answer : answer
+    } catch (cause) {
+      const error = toGatewayError(cause)
+      observer.callUnauthenticated(call, error)
+      return { ok: false, error, authenticated: false }
+    }
+
+    const { principal, region } = caller
+    const scope: Scope = {
+      partition: call.partition,
+      account: principal.account,
+      region,
+      principal,
+      requestId: call.requestId,
+      source: call.source,
+      deadline: call.deadline,
+    }
+    let input: unknown
+    let parsed = false
+    let resources: unknown
+    let decidedBy: string | undefined
+    let outcome: Outcome
+    try {
+      input = operation.parse(call.raw)
+      parsed = true
+      const prepared = await operation.prepare(input, scope)
+      resources = prepared.resources
+      for (const demand of prepared.demands) {
+        const answer = authorizer.decide(principal, demand)
+        const decision = answer instanceof Promise ? await answer : answer
+        decidedBy = decision.statement
+        if (!decision.allowed) throw (prepared.denial ?? accessDenied(principal))(decision, demand)
+      }
+      outcome = { ok: true, output: await operation.perform(input, resources, scope) }
+    } catch (cause) {
+      outcome = { ok: false, error: toGatewayError(cause), authenticated: true }
+    }
+
+    const failure = outcome.ok ? undefined : describeError(call.door, outcome.error)
+    try {
+      await journal.appendCall({
+        door: call.door,
+        operation: operation.name,
+        readOnly: operation.readOnly,
+        requestId: call.requestId,
+        receivedAt: call.receivedAt,
+        region,
+        source: call.source,
+        principal,
+        ...(parsed
+          ? operation.record(input, resources, outcome.ok ? outcome.output : undefined)
+          : { requestParameters: null, responseElements: null, resources: [] }),
+        ...(decidedBy === undefined ? {} : { decidedBy }),
+        ...(failure === undefined ? {} : { error: failure }),
+      })
+    } catch (cause) {
+      outcome = { ok: false, error: auditFailure(cause), authenticated: true }
+    }
+    observer.callFinished(call, outcome, principal, performance.now() - startedMs)
+    return outcome
+  }
+}
+
+function accessDenied(principal: Principal) {
+  return (decision: Decision & { allowed: false }, demand: Demand): GatewayError =>
+    new GatewayError('AccessDenied', {
+      principal: principal.arn,
+      action: demand.action,
+      ...(demand.resource === '*' ? {} : { resource: demand.resource }),
+      reason: decision.reason,
+    })
+}
+
+function auditFailure(cause: unknown): GatewayError {
+  const error = toGatewayError(cause)
+  return error.code === 'AuditUnavailable' ? error : new GatewayError('AuditUnavailable', undefined, { cause })
+}
