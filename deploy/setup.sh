@@ -122,7 +122,7 @@ install_npm_packages() {
 # The npm package `node` brings the Node that runs hsmgate, with its headers. Its one install script fetches it through npm.
 install_node() {
   local command='npm rebuild node --ignore-scripts=false'
-  [[ -x node_modules/node/bin/node ]] && return
+  [[ -x node_modules/node/bin/node ]] && is_present "$PWD/node_modules/node/node_modules/node-linux-*/include/node/node_api.h" && return
   require_npm
   say "fetching the project's own Node.js from the npm registry: $command"
   $command --loglevel=error >/dev/null || give_up 'npm could not fetch Node.js (its own words are above)' "$command"
@@ -133,7 +133,6 @@ build_pkcs11js() {
   local command='npm rebuild pkcs11js --ignore-scripts=false' headers
   [[ -e node_modules/pkcs11js/build/Release/pkcs11.node ]] && return
   headers=$(printf '%s' "$PWD"/node_modules/node/node_modules/node-linux-*)
-  [[ -e $headers/include/node/node_api.h ]] || give_up "missing: the headers of the project's own Node.js" 'rm -r node_modules, then run the same command again'
   say "building pkcs11js: npm_config_nodedir=$headers $command"
   PATH=$PWD/node_modules/node/bin:$PATH npm_config_nodedir=$headers $command --loglevel=error >/dev/null ||
     give_up 'pkcs11js could not be built (the words of its build are above)' "npm_config_nodedir=$headers $command"
