@@ -39,7 +39,11 @@ export interface Blob extends BlobHeader {
 export function decodeBlob(bytes: Uint8Array): Blob {
   const blob = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const flags = blob[1] ?? 0
-  if (blob.length < headerBytes + minSealedBytes || blob[0] !== version || (flags & ~(multiRegionFlag | derivedFlag)) !== 0) {
+  if (
+    blob.length < headerBytes + minSealedBytes ||
+    blob[0] !== version ||
+    (flags & ~(multiRegionFlag | derivedFlag)) !== 0
+  ) {
     throw new GatewayError('CiphertextInvalid')
   }
   const hex = blob.toString('hex', 2, 18)
@@ -51,4 +55,3 @@ export function decodeBlob(bytes: Uint8Array): Blob {
     sealed: blob.subarray(headerBytes),
   }
 }
-

@@ -2,7 +2,14 @@
  * Signatures on the gateway's side of the module: hashing before, encoding after, and verification with the public key in software.
  * Verification answers true or false and never throws for a malformed signature.
  */
-import { constants, createHash, type KeyObject, publicDecrypt, publicEncrypt, verify as opensslVerify } from 'node:crypto'
+import {
+  constants,
+  createHash,
+  type KeyObject,
+  verify as opensslVerify,
+  publicDecrypt,
+  publicEncrypt,
+} from 'node:crypto'
 import { ed25519ph } from '@noble/curves/ed25519.js'
 import { p256, p384, p521 } from '@noble/curves/nist.js'
 import { secp256k1 } from '@noble/curves/secp256k1.js'

@@ -1,0 +1,37 @@
+/** From catalog rows to the HSM layer's name of an object, and to the public key of a pair. Cached on the frozen rows themselves. */
+import { createPublicKey, type KeyObject } from 'node:crypto'
+import type { KeyEntry, MaterialRecord } from '../catalog/catalog.ts'
+import { GatewayError } from '../error.ts'
+import type { HsmKey } from '../hsm/port.ts'
+
+const hsmKeys = new WeakMap<MaterialRecord, HsmKey>()
+const publicKeys = new WeakMap<MaterialRecord, KeyObject>()
+
+export function hsmKeyOf(entry: KeyEntry, material: MaterialRecord): HsmKey {
+  let key = hsmKeys.get(material)
+  if (key === undefined) {
+    const { group, purpose, spec } = entry.key
+    const { objectId, construction, label } = material
+    key = Object.freeze({ group, purpose, spec, construction, objectId, ...(label === null ? {} : { label }) })
+    hsmKeys.set(material, key)
+  }
+  return key
+}
+
+/** @throws GatewayError `KeyUnavailable` when the key has no material now. */
+export function currentMaterial(entry: KeyEntry): MaterialRecord {
+  const material = entry.materials.find((row) => row.number === entry.key.currentMaterial)
+  if (material === undefined) {
+    throw new GatewayError('KeyUnavailable', undefined, { detail: `key ${entry.key.keyId} has no current backing key` })
+  }
+  return material
+}
+
+export function publicKeyOf(material: MaterialRecord): KeyObject {
+  let key = publicKeys.get(material)
+  if (key === undefined) {
+    key = createPublicKey({ key: material.publicKey, format: 'der', type: 'spki' })
+    publicKeys.set(material, key)
+  }
+  return key
+}

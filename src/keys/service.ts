@@ -1,0 +1,240 @@
+/**
+ * The key service: one function per meaning. Each checks in AWS's order (state, usage, algorithm, limits, then the operation, then
+ * DryRun) and asks the module last. Stateless but for what it is given; safe for any number of concurrent calls.
+ */
+import { constants, publicEncrypt } from 'node:crypto'
+import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
+import { GatewayError } from '../error.ts'
+import type { Hsm } from '../hsm/port.ts'
+import {
+  type Algorithm,
+  algorithms,
+  algorithmsOf,
+  type EncryptionAlgorithm,
+  isProven,
+  type SigningAlgorithm,
+  specs,
+} from './algorithms.ts'
+import { currentMaterial, hsmKeyOf, publicKeyOf } from './backing-key.ts'
+import { type Blob, decodeBlob, encodeBlobHeader } from './ciphertext-blob.ts'
+import { createBackedKey } from './create-key.ts'
+import { encodeEncryptionContext } from './encryption-context.ts'
+import { createKeyId, renderAliasArn, renderKeyArn } from './identifiers.ts'
+import { requireUsable } from './key-state.ts'
+import type { EncryptionContext, KeyService } from './keys.ts'
+import { resolveKey } from './resolve.ts'
+import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
+
+const hashBytes = { sha1: 20, sha256: 32 }
+
+export interface KeyServiceParts {
+  readonly catalog: Catalog
+  readonly hsm: Hsm
+  readonly partition: string
+  readonly defaultGroup: string
+  /** Wall time in epoch milliseconds. */
+  readonly now: () => number
+}
+
+export function createKeyService(parts: KeyServiceParts): KeyService {
+  const { catalog, hsm, partition, defaultGroup } = parts
+  const arnOf = (entry: KeyEntry): string => renderKeyArn(partition, entry.key)
+
+  function requireUsage(entry: KeyEntry, usage: KeyEntry['key']['usage'], operation: string): void {
+    if (entry.key.usage === usage) return
+    const text = `${arnOf(entry)} key usage is ${entry.key.usage} which is not valid for ${operation}.`
+    throw new GatewayError('KeyUsageInvalid', { text })
+  }
+
+  /** The registry row of an algorithm that this key offers and the module proved. */
+  function requireAlgorithm<K extends Algorithm['kind']>(
+    entry: KeyEntry,
+    kind: K,
+    name: string,
+  ): Algorithm & { kind: K } {
+    const { spec, usage, group } = entry.key
+    const algorithm = algorithms.get(name)
+    if (algorithm?.kind !== kind || !algorithmsOf(spec, usage).includes(name)) {
+      throw new GatewayError('KeyUsageInvalid', { text: `Algorithm ${name} is incompatible with key spec ${spec}.` })
+    }
+    if (!isProven(hsm.capabilities(group), algorithm)) throw new GatewayError('Unsupported', {})
+    return algorithm as Algorithm & { kind: K }
+  }
+
+  function requireNoContext(context: EncryptionContext): void {
+    if (Object.keys(context).length === 0) return
+    const text = 'EncryptionContext is only valid for symmetric encryption KMS keys.'
+    throw new GatewayError('ValidationFailed', { text })
+  }
+
+  function encryptWithPublicKey(
+    entry: KeyEntry,
+    name: string,
+    algorithm: EncryptionAlgorithm,
+    plaintext: Uint8Array,
+  ): () => Buffer {
+    const oaepHash = algorithm.hash ?? 'sha1'
+    const maxBytes = specs[entry.key.spec].widthBytes - 2 * hashBytes[oaepHash] - 2
+    if (plaintext.length > maxBytes) {
+      const text = `Algorithm ${name} and key spec ${entry.key.spec} cannot encrypt data larger than ${maxBytes} bytes.`
+      throw new GatewayError('ValidationFailed', { text })
+    }
+    const key = publicKeyOf(currentMaterial(entry))
+    return () => publicEncrypt({ key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash }, plaintext)
+  }
+
+  async function sealBlob(
+    entry: KeyEntry,
+    plaintext: Uint8Array,
+    context: EncryptionContext,
+    deadline: Parameters<Hsm['encrypt']>[3],
+  ): Promise<Buffer> {
+    const material = currentMaterial(entry)
+    const derived = material.construction === 'derived'
+    const header = encodeBlobHeader({ keyId: entry.key.keyId, materialId: material.materialId, derived })
+    const input = { prefix: header, context: encodeEncryptionContext(context), data: plaintext }
+    return Buffer.concat([header, await hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, deadline)])
+  }
+
+  function openBlob(
+    entry: KeyEntry,
+    blob: Blob,
+    context: EncryptionContext,
+    deadline: Parameters<Hsm['encrypt']>[3],
+  ): Promise<Buffer> {
+    const material = entry.materials.find((row) => row.materialId.equals(blob.materialId))
+    if (material === undefined || (material.construction === 'derived') !== blob.derived) {
+      throw new GatewayError('CiphertextInvalid')
+    }
+    const input = { prefix: blob.header, context: encodeEncryptionContext(context), data: blob.sealed }
+    return hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, deadline)
+  }
+
+  const service: KeyService = {
+    keyArn: (name) => renderKeyArn(partition, name),
+    aliasArn: (alias) => renderAliasArn(partition, alias),
+    algorithmsOf,
+    resolve: (reference, accepts, locale) => resolveKey(catalog, reference, accepts, locale),
+
+    async create(request, locale, deadline) {
+      const group = request.group ?? defaultGroup
+      const { spec, usage } = request
+      if (!hsm.capabilities(group).specs[spec]?.includes(usage)) throw new GatewayError('Unsupported', {})
+      const name = { account: locale.account, region: locale.region, keyId: createKeyId(request.multiRegion) }
+      return createBackedKey(parts, { ...request, group, name }, deadline)
+    },
+
+    async list(locale, after, limit) {
+      const keyIds = await catalog.listKeys(locale.account, locale.region, after, limit + 1)
+      return { keyIds: keyIds.slice(0, limit), more: keyIds.length > limit }
+    },
+
+    async encrypt(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
+      const algorithm = requireAlgorithm(entry, 'encrypt', request.algorithm)
+      if (algorithm.hash !== null) {
+        requireNoContext(request.context)
+        const encrypt = encryptWithPublicKey(entry, request.algorithm, algorithm, request.plaintext)
+        if (request.dryRun) throw new GatewayError('DryRun')
+        return { ciphertext: encrypt(), materialId: null }
+      }
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const ciphertext = await sealBlob(entry, request.plaintext, request.context, deadline)
+      return { ciphertext, materialId: currentMaterial(entry).materialId.toString('hex') }
+    },
+
+    parseBlob(ciphertext) {
+      const { keyId, materialId } = decodeBlob(ciphertext)
+      return { keyId, materialId: materialId.toString('hex') }
+    },
+
+    async findByBlob(blob, locale) {
+      const name = { account: locale.account, region: locale.region, keyId: blob.keyId }
+      const entry = catalog.peekKey(name) ?? (await catalog.findKey(name))
+      return entry && { arn: renderKeyArn(partition, name), account: name.account, entry }
+    },
+
+    async decrypt(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      // A blob of another key is IncorrectKey whatever kind of key was named, so the blob is read before the usage is judged.
+      const blob = request.algorithm === 'SYMMETRIC_DEFAULT' ? decodeBlob(request.ciphertext) : undefined
+      if (blob !== undefined && blob.keyId !== entry.key.keyId) throw new GatewayError('IncorrectKey')
+      requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
+      const algorithm = requireAlgorithm(entry, 'encrypt', request.algorithm)
+      let plaintext: Buffer
+      let materialId: string | null = null
+      if (blob !== undefined) {
+        plaintext = await openBlob(entry, blob, request.context, deadline)
+        materialId = blob.materialId.toString('hex')
+      } else {
+        requireNoContext(request.context)
+        if (request.ciphertext.length !== specs[entry.key.spec].widthBytes) throw new GatewayError('CiphertextInvalid')
+        const key = hsmKeyOf(entry, currentMaterial(entry))
+        plaintext = await hsm.decrypt(key, algorithm.hsm, { data: request.ciphertext }, deadline)
+      }
+      if (request.dryRun) {
+        plaintext.fill(0)
+        throw new GatewayError('DryRun')
+      }
+      return { plaintext, materialId }
+    },
+
+    async generateDataKey(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
+      requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const plaintext = await hsm.random(entry.key.group, request.bytes, deadline)
+      const ciphertext = await sealBlob(entry, plaintext, request.context, deadline)
+      return { plaintext, ciphertext, materialId: currentMaterial(entry).materialId.toString('hex') }
+    },
+
+    random: (_locale, bytes, deadline) => hsm.random(defaultGroup, bytes, deadline),
+
+    async sign(entry, request, deadline) {
+      const algorithm = prepareSignature(entry, request, 'Sign')
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const input = moduleInput(algorithm, request.message, request.messageType)
+      const raw = await hsm.sign(hsmKeyOf(entry, currentMaterial(entry)), algorithm.hsm, input, deadline)
+      return { signature: algorithm.family === 'ecdsa' ? encodeEcdsaSignature(raw) : raw }
+    },
+
+    async verify(entry, request) {
+      const algorithm = prepareSignature(entry, request, 'Verify')
+      const publicKey = publicKeyOf(currentMaterial(entry))
+      if (!isSignatureValid({ ...request, spec: entry.key.spec, algorithm, publicKey }))
+        throw new GatewayError('SignatureInvalid')
+      if (request.dryRun) throw new GatewayError('DryRun')
+    },
+
+    publicKey(entry) {
+      requireUsable(arnOf(entry), entry)
+      const { publicKey } = currentMaterial(entry)
+      if (publicKey.length === 0) throw new GatewayError('Unsupported', {})
+      return publicKey
+    },
+  }
+
+  /** Checks that Sign and Verify share. */
+  function prepareSignature(
+    entry: KeyEntry,
+    request: { readonly algorithm: string; readonly message: Uint8Array; readonly messageType: string },
+    operation: string,
+  ): SigningAlgorithm {
+    requireUsable(arnOf(entry), entry)
+    requireUsage(entry, 'SIGN_VERIFY', operation)
+    const algorithm = requireAlgorithm(entry, 'sign', request.algorithm)
+    if (!(algorithm.messageTypes as readonly string[]).includes(request.messageType)) {
+      const text = `MessageType ${request.messageType} is not valid for algorithm ${request.algorithm}.`
+      throw new GatewayError('ValidationFailed', { text })
+    }
+    if (request.messageType === 'DIGEST' && request.message.length !== algorithm.digestBytes) {
+      const text = `Digest is invalid length for algorithm ${request.algorithm}.`
+      throw new GatewayError('ValidationFailed', { text })
+    }
+    return algorithm
+  }
+
+  return service
+}
