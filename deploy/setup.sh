@@ -113,6 +113,8 @@ require_npm() {
 install_npm_packages() {
   local stamp=node_modules/.hsmgate-lock command='npm ci --ignore-scripts --include=dev --include=optional'
   [[ -f $stamp && $(<package-lock.json) == "$(<"$stamp")" ]] && return
+  [[ ! -L node_modules ]] ||
+    give_up "node_modules is a symbolic link, and npm would empty the folder it points to, $(readlink node_modules)" 'rm node_modules, then run the same command again'
   require_npm
   say "installing npm packages, as package-lock.json names them: $command"
   $command --no-audit --no-fund --loglevel=error >/dev/null || give_up 'npm could not install the packages (its own words are above)' "$command"

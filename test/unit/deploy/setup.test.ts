@@ -66,7 +66,7 @@ beforeEach(async () => {
   await mkdir(path.join(machine, 'deploy'))
   await copyFile(path.resolve(import.meta.dirname, '../../../deploy/setup.sh'), path.join(machine, 'deploy/setup.sh'))
   await writeFile(path.join(machine, 'package-lock.json'), '{ "lockfileVersion": 3 }\n')
-  for (const tool of ['basename', 'chmod', 'dirname', 'env', 'flock', 'mkdir', 'touch', 'uname']) {
+  for (const tool of ['basename', 'chmod', 'dirname', 'env', 'flock', 'mkdir', 'readlink', 'touch', 'uname']) {
     await symlink(`/usr/bin/${tool}`, path.join(bin, tool))
   }
 })
@@ -157,6 +157,17 @@ describe('deploy/setup.sh', () => {
     await writeFile(path.join(machine, 'package-lock.json'), '{ "lockfileVersion": 3, "packages": {} }\n')
     await setUp('run')
     expect((await calls()).filter((call) => call.startsWith('npm ci'))).toHaveLength(2)
+  })
+
+  it('does not install through a symbolic link, because npm ci would empty what it points to', async () => {
+    await offerCompilers()
+    await offerNpm()
+    await mkdir(path.join(machine, 'of-another-checkout'))
+    await symlink('of-another-checkout', path.join(machine, 'node_modules'))
+    const { status, stderr } = await setUp('run')
+    expect(status).toBe(1)
+    expect(stderr).toContain('node_modules is a symbolic link')
+    expect(await calls()).toEqual([])
   })
 
   it('lets make decide what is out of date in native', async () => {
