@@ -1,0 +1,128 @@
+/**
+ * The face of authorization: AWS's policy language and its evaluation over a principal, a demand, policies and grants.
+ *
+ * Pure: no I/O, no clock but the one handed in. Policies are compiled once and kept in a bounded cache by their text; a decision is
+ * synchronous whenever the caller's policies are at hand, and touches only the statements and grants that can matter.
+ */
+
+import type { Decision, Demand, Principal } from '../call.ts'
+import { type AttachedPolicy, decide as evaluate } from './decide.ts'
+import { defaultKeyPolicy as renderDefaultKeyPolicy } from './default-policy.ts'
+import { addEncryptionContext as addContextKeys } from './encryption-context.ts'
+import { type AppliedStatement, findApplied } from './explain.ts'
+import { createFacts } from './facts.ts'
+import { type Grant as GrantValue, isNoBroader } from './grants.ts'
+import { type Policy, type PolicyLimits, parsePolicy as readPolicy } from './policy.ts'
+import { createPolicyCache } from './policy-cache.ts'
+import { PolicyError as PolicyFailure } from './policy-error.ts'
+import { namesOf } from './principal-set.ts'
+import type { PolicyKind } from './statement.ts'
+
+/** Raised by {@link parsePolicy} alone: `problem` says what is wrong, `message` is AWS's text for it. */
+export const PolicyError = PolicyFailure
+export type PolicyError = PolicyFailure
+
+/** A grant as the evaluation sees it; lists of grants are indexed by grantee once if they are frozen. */
+export type Grant = GrantValue
+
+/** A policy attached to a principal. `purpose` is `permissions` unless it only narrows what others permit. */
+export interface IdentityPolicy {
+  readonly name: string
+  readonly document: string
+  readonly purpose?: AttachedPolicy['purpose']
+}
+
+export interface AuthorizerParts {
+  /** All policies attached to a principal, inline and managed. Answer synchronously when they are cached. */
+  readonly identityPolicies: (principal: Principal) => readonly IdentityPolicy[] | Promise<readonly IdentityPolicy[]>
+  /**
+   * Grants on the demanded key; for `kms:RetireGrant` exactly the grant to be retired, for `kms:CreateGrant` only those that
+   * {@link permitsChild} accepts as parents. Hand out the same frozen list as long as nothing changed.
+   */
+  readonly grants?: (demand: Demand, principal: Principal) => readonly Grant[]
+  readonly nowMs?: () => number
+  /** Bound of the cache of compiled policies, in characters of policy text per kind of policy. */
+  readonly cacheCharacters?: number
+}
+
+export interface Explanation {
+  readonly decision: Decision
+  /** Every statement and grant that applies to the request, decisive or not. */
+  readonly applied: readonly AppliedStatement[]
+}
+
+export interface Authorizer {
+  /** Never throws for anything a policy, principal or demand may contain; what can't be read denies. */
+  decide(principal: Principal, demand: Demand): Decision | Promise<Decision>
+  explain(principal: Principal, demand: Demand): Promise<Explanation>
+}
+
+export function createAuthorizer(parts: AuthorizerParts): Authorizer {
+  const { identityPolicies, grants = () => noGrants, nowMs = Date.now } = parts
+  const cache = createPolicyCache(parts.cacheCharacters ?? defaultCacheCharacters)
+
+  function gather(principal: Principal, demand: Demand, policies: readonly IdentityPolicy[]) {
+    const { resourcePolicy } = demand
+    return {
+      facts: createFacts(principal, demand, nowMs()),
+      names: namesOf(principal),
+      attached: policies.map(({ name, document, purpose = 'permissions' }) => ({
+        name,
+        purpose,
+        index: cache.find('identity', document),
+      })),
+      resourcePolicy:
+        typeof resourcePolicy === 'string' ? cache.find(resourceKind(demand), resourcePolicy) : resourcePolicy,
+      grants: grants(demand, principal),
+    }
+  }
+
+  return {
+    decide(principal, demand) {
+      const policies = principal.type === 'operator' ? noPolicies : identityPolicies(principal)
+      return policies instanceof Promise
+        ? policies.then((list) => evaluate(gather(principal, demand, list)))
+        : evaluate(gather(principal, demand, policies))
+    },
+    async explain(principal, demand) {
+      const evidence = gather(principal, demand, await identityPolicies(principal))
+      return { decision: evaluate(evidence), applied: findApplied(evidence) }
+    },
+  }
+}
+
+/**
+ * Checks and compiles a policy document: `identity` for one attached to a principal, `key` for a key policy, `trust` for a role's trust
+ * policy. Limits default to AWS's quotas. Whether the `principals` it names exist is for the caller to check.
+ *
+ * @throws PolicyError
+ */
+export function parsePolicy(kind: PolicyKind, text: string, limits?: PolicyLimits): Policy {
+  return readPolicy(kind, text, limits)
+}
+
+/** The key policy AWS gives a key that is created without one, in AWS's layout. */
+export function defaultKeyPolicy(account: string, partition: string): string {
+  return renderDefaultKeyPolicy(account, partition)
+}
+
+/** Adds the `kms:EncryptionContext:` keys and `kms:EncryptionContextKeys` of a request to its condition context. */
+export function addEncryptionContext(
+  context: Map<string, string | readonly string[]>,
+  pairs: Iterable<readonly [key: string, value: string]>,
+): void {
+  addContextKeys(context, pairs)
+}
+
+/** Whether a grant created through `parent` would give no more than it (AWS KMS Developer Guide, "Granting CreateGrant permission"). */
+export function permitsChild(parent: Grant, child: Pick<Grant, 'operations' | 'constraints'>): boolean {
+  return isNoBroader(child, parent)
+}
+
+const defaultCacheCharacters = 16 * 1024 * 1024
+const noPolicies: readonly IdentityPolicy[] = Object.freeze([])
+const noGrants: readonly Grant[] = Object.freeze([])
+
+function resourceKind(demand: Demand): PolicyKind {
+  return demand.action.startsWith('sts:') ? 'trust' : 'key'
+}

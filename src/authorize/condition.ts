@@ -1,0 +1,97 @@
+/**
+ * One line of a Condition element: operator, key, values. Within a statement all conditions must hold; within a condition one value
+ * is enough, or, for a negated operator, none may match (IAM User Guide, "Conditions with multiple context keys or values").
+ *
+ * Where a request is ambiguous the answer depends on the effect, and always falls on the side of refusal: such a condition holds in no
+ * Allow and in every Deny.
+ */
+
+import { type ContextValue, encryptionContextKeys, encryptionContextPrefix, type Facts, findValue } from './facts.ts'
+import { getOperator, type Operand, parseBoolean } from './operators.ts'
+import { syntaxError } from './policy-error.ts'
+
+export type Effect = 'Allow' | 'Deny'
+
+export interface Condition {
+  readonly key: string
+  holds(facts: Facts, effect: Effect): boolean
+}
+
+/** AWS denies a principal that depends on kms:ResourceAliases when the key has more aliases than this. */
+const maxComparableAliases = 50
+
+type Quantifier = 'ForAnyValue' | 'ForAllValues' | undefined
+
+const operatorForm = /^(?:(ForAnyValue|ForAllValues):)?([A-Za-z]+?)(IfExists)?$/
+
+/** @throws PolicyError for an unknown operator or a value that the operator can't read. */
+export function compileCondition(
+  operatorText: string,
+  key: string,
+  values: readonly string[],
+  hasVariables: boolean,
+): Condition {
+  const [, quantifier, name = '', ifExists] = operatorForm.exec(operatorText) ?? []
+  const foldedKey = key.toLowerCase()
+  if (name === 'Null') {
+    if (quantifier !== undefined || ifExists !== undefined) throw syntaxError()
+    return compileNull(foldedKey, values)
+  }
+  const { isNegated, compile } = getOperator(name)
+  const operands = values.map((value) => compile(value, hasVariables))
+  const test = comparison(operands, isNegated)
+  const whenAbsent = ifExists !== undefined || absentAnswer(quantifier as Quantifier, isNegated)
+  return Object.freeze({
+    key: foldedKey,
+    holds(facts: Facts, effect: Effect) {
+      const value = findValue(facts, foldedKey)
+      if (isUntrustworthy(facts, foldedKey, value)) return effect === 'Deny'
+      if (value === undefined || value.length === 0) {
+        // An empty list is no value. An empty string is one, except to a set operator, which sees a null data set.
+        if (typeof value !== 'string' || quantifier !== undefined) return whenAbsent
+      }
+      if (typeof value === 'string') return test(value, facts, effect)
+      const needsAll = quantifier === undefined ? effect === 'Allow' : quantifier === 'ForAllValues'
+      // Without a set operator several values have no defined meaning: an Allow then needs all, a Deny is content with one.
+      return needsAll
+        ? value.every((each) => test(each, facts, effect))
+        : value.some((each) => test(each, facts, effect))
+    },
+  })
+}
+
+type Comparison = (value: string, facts: Facts, effect: Effect) => boolean
+
+/**
+ * An unresolved variable matches nothing. For a negated operator that would mean "differs", so in an Allow a negated condition with an
+ * unresolved variable does not hold.
+ */
+function comparison(operands: readonly Operand[], isNegated: boolean): Comparison {
+  if (!isNegated) return (value, facts) => operands.some((operand) => operand.matches(value, facts))
+  return (value, facts, effect) =>
+    operands.every((operand) => (operand.isResolved(facts) ? !operand.matches(value, facts) : effect === 'Deny'))
+}
+
+function absentAnswer(quantifier: Quantifier, isNegated: boolean): boolean {
+  if (quantifier === 'ForAllValues') return true
+  return quantifier === undefined && isNegated
+}
+
+function compileNull(key: string, values: readonly string[]): Condition {
+  const wanted = values.map(parseBoolean)
+  if (wanted.includes(undefined)) throw syntaxError()
+  return Object.freeze({
+    key,
+    holds(facts: Facts, effect: Effect) {
+      const value = findValue(facts, key)
+      if (isUntrustworthy(facts, key, value)) return effect === 'Deny'
+      return wanted.includes(value === undefined || (typeof value !== 'string' && value.length === 0))
+    },
+  })
+}
+
+function isUntrustworthy(facts: Facts, key: string, value: ContextValue | undefined): boolean {
+  if (facts.isContextAmbiguous && (key === encryptionContextKeys || key.startsWith(encryptionContextPrefix)))
+    return true
+  return key === 'kms:resourcealiases' && typeof value === 'object' && value.length > maxComparableAliases
+}

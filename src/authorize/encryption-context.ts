@@ -1,0 +1,24 @@
+/**
+ * How an encryption context appears among condition keys (AWS KMS Developer Guide, "kms:EncryptionContext:context-key" and
+ * "kms:EncryptionContextKeys"). The only place that spells these keys: grants and conditions read what is written here.
+ */
+
+import { encryptionContextKeys, encryptionContextPrefix, foldKey } from './facts.ts'
+
+/**
+ * Adds the condition keys of an encryption context to `context`. Two keys that differ only by case become one key with several
+ * values; such a context satisfies no Allow and every Deny that looks at the encryption context.
+ */
+export function addEncryptionContext(
+  context: Map<string, string | readonly string[]>,
+  pairs: Iterable<readonly [key: string, value: string]>,
+): void {
+  const keys: string[] = []
+  for (const [key, value] of pairs) {
+    keys.push(key)
+    const name = encryptionContextPrefix + foldKey(key)
+    const seen = context.get(name)
+    context.set(name, seen === undefined ? value : [...(typeof seen === 'string' ? [seen] : seen), value])
+  }
+  if (keys.length > 0) context.set(encryptionContextKeys, Object.freeze(keys))
+}
