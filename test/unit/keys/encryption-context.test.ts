@@ -1,0 +1,36 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { encodeEncryptionContext } from '../../../src/keys/encryption-context.ts'
+
+const context = fc.dictionary(fc.string(), fc.string(), { maxKeys: 6 })
+
+describe('canonical encryption context', () => {
+  it('does not depend on the order of the pairs', () => {
+    fc.assert(
+      fc.property(context, (pairs) => {
+        const reversed = Object.fromEntries(Object.entries(pairs).reverse())
+        expect(encodeEncryptionContext(reversed)).toEqual(encodeEncryptionContext(pairs))
+      }),
+    )
+  })
+
+  it('differs for contexts that differ', () => {
+    fc.assert(
+      fc.property(context, context, (a, b) => {
+        const same = JSON.stringify(Object.entries(a).sort()) === JSON.stringify(Object.entries(b).sort())
+        expect(encodeEncryptionContext(a).equals(encodeEncryptionContext(b))).toBe(same)
+      }),
+    )
+  })
+
+  it('keeps pair boundaries apart', () => {
+    expect(encodeEncryptionContext({ ab: 'c' })).not.toEqual(encodeEncryptionContext({ a: 'bc' }))
+    expect(encodeEncryptionContext({ a: 'A' })).not.toEqual(encodeEncryptionContext({ A: 'a' }))
+  })
+
+  it('has fixed bytes', () => {
+    expect(encodeEncryptionContext({ b: '2', a: 'é' }).toString('hex')).toBe(
+      '000000020000000161000000' + '02c3a9' + '00000001620000000132',
+    )
+  })
+})
