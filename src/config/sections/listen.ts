@@ -1,0 +1,108 @@
+/** Section `listen`: where each door listens. Plain HTTP is for loopback; `insecure` is judged in load.ts, which sees the whole file. */
+import type { Schema, Section } from './section.ts'
+
+export interface TlsConfig {
+  readonly certificateFile: string
+  readonly keyFile: string
+  /** Certificates of the CAs whose clients are let in; absent: no client certificate is asked for. */
+  readonly clientCaFile?: string
+}
+
+export interface HttpListener {
+  readonly address: string
+  /** 0 picks a free port. */
+  readonly port: number
+  readonly tls?: TlsConfig
+}
+
+export interface ListenConfig {
+  /** `null`: this door is shut. */
+  readonly kms: HttpListener | null
+  readonly xks: HttpListener | null
+  readonly offload: { readonly socket: string } | null
+  readonly operator: {
+    /** `null`: no metrics and health over HTTP. */
+    readonly http: HttpListener | null
+    readonly socket: string
+  }
+}
+
+const tls: Schema = {
+  type: 'object',
+  description: 'Serves HTTPS.',
+  properties: {
+    certificateFile: {
+      type: 'string',
+      description: 'PEM file with the certificate chain, leaf first.',
+      filePath: true,
+    },
+    keyFile: { type: 'string', description: 'PEM file with the private key.', filePath: true },
+    clientCaFile: {
+      type: 'string',
+      description: 'PEM file with the CAs whose client certificates are required.',
+      filePath: true,
+    },
+  },
+  required: ['certificateFile', 'keyFile'],
+  additionalProperties: false,
+}
+
+const httpListener = (description: string, port: number, isOpen: boolean): Schema => ({
+  type: ['object', 'null'],
+  description,
+  properties: {
+    address: {
+      type: 'string',
+      description: 'IP address or host name to bind; anything but loopback needs `tls` or `insecure`.',
+      minLength: 1,
+      default: '127.0.0.1',
+    },
+    port: {
+      type: 'integer',
+      description: 'TCP port; 0 picks a free one.',
+      minimum: 0,
+      maximum: 65_535,
+      default: port,
+    },
+    tls,
+  },
+  additionalProperties: false,
+  default: isOpen ? {} : null,
+})
+
+const socket = (description: string, derivedDefault: string): Schema => ({
+  type: 'string',
+  description,
+  filePath: true,
+  derivedDefault,
+})
+
+export const listen: Section<ListenConfig> = {
+  schema: {
+    type: 'object',
+    description: 'Where each door listens; `null` shuts a door.',
+    properties: {
+      kms: httpListener('The AWS KMS API.', 8600, true),
+      xks: httpListener('The XKS proxy API.', 8601, false),
+      offload: {
+        type: ['object', 'null'],
+        description: 'TLS offload for local processes.',
+        properties: { socket: socket('Unix socket of the OpenSSL provider.', '`sign.sock` in the run folder') },
+        additionalProperties: false,
+        default: {},
+      },
+      operator: {
+        type: 'object',
+        description: 'The operator door.',
+        properties: {
+          http: httpListener('Metrics and health, read-only.', 8609, true),
+          socket: socket('Unix socket of the command line.', '`operator.sock` in the run folder'),
+        },
+        additionalProperties: false,
+        default: {},
+      },
+    },
+    additionalProperties: false,
+    default: {},
+  },
+}
