@@ -120,6 +120,9 @@ export interface WorkerFailure {
 /** Longest frame either side accepts; checked before allocation. Enumerations of large tokens are the longest. */
 export const maxFrameBytes = 16 * 1024 * 1024
 
+/** Version of the capability probe's rules: raise it when a probe would now answer differently, and cached answers no longer count. */
+export const probeVersion = 1
+
 /** Wire codes: position in these lists. Append only. */
 export const purposes = ['kms', 'tls', 'xks', 'system'] as const
 export const specs = [
