@@ -1,0 +1,55 @@
+#include "job.h"
+
+#include <cstring>
+
+namespace hsmgate
+{
+
+namespace
+{
+
+/* A recycled job keeps this much, so that a burst of large ones doesn't stay in locked memory. */
+constexpr size_t keptBytesMax = 16 * 1024;
+
+void clearOrRelease(SecretBytes &bytes) noexcept
+{
+    if (bytes.capacity() > keptBytesMax)
+        bytes.release();
+    else
+        bytes.clear();
+}
+
+} // namespace
+
+void Job::load(std::span<const uint8_t> newParams, std::span<const uint8_t> newInput,
+               std::span<const uint8_t> newAux, bool keepInput)
+{
+    copies_.resize(newParams.size() + newAux.size() + (keepInput ? 0 : newInput.size()));
+    uint8_t *at = copies_.data();
+    const auto copy = [&at](std::span<const uint8_t> from) {
+        const std::span<uint8_t> to(at, from.size());
+        if (!from.empty())
+            std::memcpy(at, from.data(), from.size());
+        at += from.size();
+        return to;
+    };
+    params = copy(newParams);
+    aux = copy(newAux);
+    input = keepInput ? newInput : copy(newInput);
+}
+
+void Job::reset() noexcept
+{
+    clearOrRelease(copies_);
+    clearOrRelease(output);
+    params = {};
+    input = {};
+    aux = {};
+    hold = nullptr;
+    rv = CKR_OK;
+    handle = 0;
+    handle2 = 0;
+    outputLength = 0;
+}
+
+} // namespace hsmgate

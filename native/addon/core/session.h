@@ -1,0 +1,48 @@
+/*
+ * One PKCS#11 session and the thread that uses it: never shared, so CKR_OPERATION_ACTIVE cannot
+ * come from concurrency. Always opened read-write. Session objects that it made die when it closes;
+ * it is therefore reopened only when nothing else helps.
+ */
+#pragma once
+
+#include "cryptoki.h"
+#include "module.h"
+
+namespace hsmgate
+{
+
+/* What C_XInit left behind when the operation after it failed. */
+enum class Activity : uint8_t { sign, verify, encrypt, decrypt, find };
+
+class Session
+{
+public:
+    Session(const Module &module, CK_SLOT_ID slot) : module_(module), slot_(slot) {}
+    ~Session() { close(); }
+    Session(const Session &) = delete;
+    Session &operator=(const Session &) = delete;
+
+    CK_RV open();
+    void close();
+    /* Closes and opens again; after a failure the session is closed and `open` may be tried again.
+     */
+    CK_RV reopen();
+    bool isOpen() const { return handle_ != CK_INVALID_HANDLE; }
+
+    /*
+     * Ends an operation that a failed call may have left active: C_SessionCancel (PKCS#11 3.0),
+     * else the operation's own Final; where neither leaves the session certainly idle it is
+     * reopened.
+     */
+    void settle(Activity activity);
+
+    const CK_FUNCTION_LIST &functions() const { return module_.functions(); }
+    CK_SESSION_HANDLE handle() const { return handle_; }
+
+private:
+    const Module &module_;
+    CK_SLOT_ID slot_;
+    CK_SESSION_HANDLE handle_ = CK_INVALID_HANDLE;
+};
+
+} // namespace hsmgate
