@@ -1,0 +1,270 @@
+/**
+ * The face of authentication by AWS Signature Version 4: evidence of a request → who calls. Identity only; no I/O of its own.
+ *
+ * Everything is computed over the raw bytes of the request. An unknown access key takes the same path as a known one with a wrong
+ * signature, under a secret that nobody has. Synchronous whenever the credential source is; safe for concurrent requests.
+ */
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { Principal } from '../call.ts'
+import { GatewayError } from '../error.ts'
+import { type AmzDate, formatAmzDate, parseAmzDate } from './amz-date.ts'
+import { parseAuthorization, printable, type SigV4Authorization } from './authorization-header.ts'
+import { canonicalPath, canonicalQuery, canonicalValue, splitTarget } from './canonical-request.ts'
+import { hmac } from './hmac-sha256.ts'
+import { createSigningKeys } from './signing-keys.ts'
+
+export interface Credential {
+  readonly accessKeyId: string
+  /** The secret access key; must be the same Buffer for as long as the secret is the same, derived keys hang on it. */
+  readonly secret: Buffer
+  readonly principal: Principal
+  /** Temporary credentials: what X-Amz-Security-Token must carry. */
+  readonly sessionToken?: Buffer
+  /** Epoch milliseconds. */
+  readonly expiresAt?: number
+}
+
+/** Active credentials only: a disabled access key is an unknown one. */
+export interface CredentialSource {
+  find(accessKeyId: string): Credential | undefined | Promise<Credential | undefined>
+}
+
+export interface SignedRequest {
+  readonly method: string
+  /** Request target as received. */
+  readonly rawUrl: string
+  /** Node's `rawHeaders`: name, value, name, value, ... */
+  readonly rawHeaders: readonly string[]
+  /** The body's bytes before any decoding. */
+  readonly body: Buffer
+}
+
+export interface SigV4Options {
+  /** The service that the credential scope must name, e.g. `kms`. */
+  readonly service: string
+  readonly regions: ReadonlySet<string>
+  /** Wall time, epoch milliseconds. */
+  readonly now: () => number
+  readonly credentials: CredentialSource
+  /** How far X-Amz-Date may be off, both ways. */
+  readonly toleranceMs?: number
+  readonly maxSigningKeys?: number
+}
+
+export interface Authenticated {
+  readonly principal: Principal
+  readonly region: string
+}
+
+export interface SigV4Verifier extends Disposable {
+  /** @throws GatewayError of the Credentials codes and `SignatureMismatch`, with AWS's texts. */
+  verify(request: SignedRequest): Authenticated | Promise<Authenticated>
+  /** Wipes what was derived from an access key's secret; call it when the key is disabled or deleted. */
+  forget(accessKeyId: string): void
+}
+
+/** Headers that decide something; a second one would let two readers see two requests. */
+const singular = new Set([
+  'authorization',
+  'host',
+  'date',
+  'content-type',
+  'content-length',
+  'x-amz-date',
+  'x-amz-target',
+  'x-amz-security-token',
+  'x-amz-content-sha256',
+])
+
+export function createSigV4Verifier(options: SigV4Options): SigV4Verifier {
+  const { credentials, now, service, regions, toleranceMs = 5 * 60_000, maxSigningKeys = 4096 } = options
+  const signingKeys = createSigningKeys(maxSigningKeys)
+  // Kept apart, so that made-up access keys can't push real ones out.
+  const decoyKeys = createSigningKeys(256)
+  const decoySecret = randomBytes(40)
+
+  function finish(
+    evidence: Evidence,
+    request: SignedRequest,
+    credential: Credential | undefined,
+    nowMs: number,
+  ): Authenticated {
+    const keys = credential === undefined ? decoyKeys : signingKeys
+    const key = keys.find(evidence.authorization, credential?.secret ?? decoySecret)
+    const expected = hmac(key, stringToSign(evidence, request), 'hex')
+    const matches = equalHex(expected, evidence.authorization.signature)
+    if (credential === undefined) throw new GatewayError('CredentialsUnknown')
+    if (!matches) throw new GatewayError('SignatureMismatch', {})
+    checkSession(credential, evidence.headers.get('x-amz-security-token'), nowMs)
+    return { principal: credential.principal, region: evidence.authorization.region }
+  }
+
+  return {
+    verify(request) {
+      const nowMs = now()
+      const evidence = readEvidence(request)
+      checkScope(evidence, service, regions)
+      checkTime(evidence.date, nowMs, toleranceMs)
+      const found = credentials.find(evidence.authorization.accessKeyId)
+      return found instanceof Promise
+        ? found.then((credential) => finish(evidence, request, credential, nowMs))
+        : finish(evidence, request, found, nowMs)
+    },
+    forget(accessKeyId) {
+      signingKeys.forget(accessKeyId)
+    },
+    [Symbol.dispose]() {
+      signingKeys.clear()
+      decoyKeys.clear()
+      decoySecret.fill(0)
+    },
+  }
+}
+
+interface Evidence {
+  readonly authorization: SigV4Authorization
+  readonly headers: ReadonlyMap<string, string>
+  readonly signedHeaders: readonly string[]
+  readonly date: AmzDate
+  /** Lower-case hex SHA-256 of the body. */
+  readonly bodyHash: string
+}
+
+function mismatch(text: string): GatewayError {
+  return new GatewayError('SignatureMismatch', { text })
+}
+
+function incomplete(text: string): GatewayError {
+  return new GatewayError('CredentialsIncomplete', { text })
+}
+
+function readEvidence(request: SignedRequest): Evidence {
+  const headers = collectHeaders(request.rawHeaders)
+  const header = headers.get('authorization')
+  if (header === undefined) throw new GatewayError('CredentialsMissing')
+  const dateName = headers.has('x-amz-date') ? 'x-amz-date' : 'date'
+  const dateText = headers.get(dateName)
+  const authorization = parseAuthorization(header, dateText !== undefined)
+  const date = parseAmzDate(dateText ?? '')
+  if (date === undefined) {
+    throw incomplete(
+      `Date must be in ISO-8601 'basic format'. Got ${printable(dateText ?? '')}. See http://en.wikipedia.org/wiki/ISO_8601`,
+    )
+  }
+  const signedHeaders = authorization.signedHeaders.split(';')
+  checkSignedHeaders(signedHeaders, headers, dateName)
+  const bodyHash = hash('sha256', request.body, 'hex')
+  const claimed = headers.get('x-amz-content-sha256')
+  // UNSIGNED-PAYLOAD fails here too: the body of a KMS request is never left unsigned.
+  if (claimed !== undefined && claimed !== bodyHash) {
+    throw mismatch("The provided 'x-amz-content-sha256' header does not match what was computed.")
+  }
+  return { authorization, headers, signedHeaders, date, bodyHash }
+}
+
+/** Lower-case names; repeated headers join with a comma (RFC 9110, section 5.3), single-valued ones must not repeat. */
+function collectHeaders(rawHeaders: readonly string[]): ReadonlyMap<string, string> {
+  const headers = new Map<string, string>()
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] as string).toLowerCase()
+    const value = canonicalValue(rawHeaders[at + 1] as string)
+    const seen = headers.get(name)
+    if (seen !== undefined && singular.has(name)) throw incomplete(`Header '${name}' must appear only once.`)
+    headers.set(name, seen === undefined ? value : `${seen},${value}`)
+  }
+  return headers
+}
+
+function checkSignedHeaders(
+  signedHeaders: readonly string[],
+  headers: ReadonlyMap<string, string>,
+  dateName: string,
+): void {
+  let previous = ''
+  for (const name of signedHeaders) {
+    // Strictly ascending rules out duplicates; a name in upper case is never found among the headers.
+    if (name <= previous || !headers.has(name)) throw new GatewayError('SignatureMismatch', {})
+    previous = name
+  }
+  if (!signedHeaders.includes('host')) {
+    throw mismatch("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+  }
+  if (!signedHeaders.includes(dateName)) throw mustBeSigned(dateName)
+  for (const name of headers.keys()) {
+    if (name.startsWith('x-amz-') && !signedHeaders.includes(name)) throw mustBeSigned(name)
+  }
+}
+
+function mustBeSigned(name: string): GatewayError {
+  return mismatch(`${printable(name)} must be a 'SignedHeader' in the AWS Authorization.`)
+}
+
+function checkScope({ authorization, date }: Evidence, service: string, regions: ReadonlySet<string>): void {
+  let problems = ''
+  if (authorization.terminator !== 'aws4_request') {
+    problems += `Credential should be scoped with a valid terminator: 'aws4_request', not ${printable(authorization.terminator)}. `
+  }
+  if (!regions.has(authorization.region)) {
+    problems += `Credential should be scoped to a valid region, not ${printable(authorization.region)}. `
+  }
+  if (authorization.service !== service) {
+    problems += `Credential should be scoped to correct service: '${service}'. `
+  }
+  if (problems !== '') throw mismatch(problems)
+  const day = date.text.slice(0, 8)
+  if (authorization.date !== day) {
+    throw mismatch(
+      `Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: ${printable(authorization.date)} != '${day}', from '${date.text}'.`,
+    )
+  }
+}
+
+function checkTime(date: AmzDate, nowMs: number, toleranceMs: number): void {
+  const minutes = Math.round(toleranceMs / 60_000)
+  if (date.atMs < nowMs - toleranceMs) {
+    const limit = formatAmzDate(nowMs - toleranceMs)
+    throw mismatch(
+      `Signature expired: ${date.text} is now earlier than ${limit} (${formatAmzDate(nowMs)} - ${minutes} min.)`,
+    )
+  }
+  if (date.atMs > nowMs + toleranceMs) {
+    const limit = formatAmzDate(nowMs + toleranceMs)
+    throw mismatch(
+      `Signature not yet current: ${date.text} is still later than ${limit} (${formatAmzDate(nowMs)} + ${minutes} min.)`,
+    )
+  }
+}
+
+function stringToSign(evidence: Evidence, request: SignedRequest): string {
+  const { authorization, headers, signedHeaders, date, bodyHash } = evidence
+  const { path, query } = splitTarget(request.rawUrl)
+  let canonical = `${request.method}\n${canonicalPath(path)}\n${canonicalQuery(query)}\n`
+  for (const name of signedHeaders) canonical += `${name}:${headers.get(name)}\n`
+  canonical += `\n${authorization.signedHeaders}\n${bodyHash}`
+  const digest = hash('sha256', Buffer.from(canonical, 'latin1'), 'hex')
+  return `AWS4-HMAC-SHA256\n${date.text}\n${authorization.date}/${authorization.region}/${authorization.service}/aws4_request\n${digest}`
+}
+
+const left = Buffer.alloc(64)
+const right = Buffer.alloc(64)
+
+/** Constant time for a given length; `expected` is 64 hex digits. */
+function equalHex(expected: string, given: string): boolean {
+  left.write(expected, 'latin1')
+  right.fill(0)
+  right.write(given, 'latin1')
+  return timingSafeEqual(left, right) && given.length === left.length
+}
+
+function checkSession(credential: Credential, token: string | undefined, nowMs: number): void {
+  const { sessionToken, expiresAt } = credential
+  if (sessionToken === undefined ? token !== undefined : !equalToken(sessionToken, token)) {
+    throw new GatewayError('CredentialsUnknown')
+  }
+  if (expiresAt !== undefined && nowMs >= expiresAt) throw new GatewayError('CredentialsExpired')
+}
+
+function equalToken(expected: Buffer, token: string | undefined): boolean {
+  const given = Buffer.from(token ?? '', 'latin1')
+  return given.length === expected.length && timingSafeEqual(given, expected)
+}
