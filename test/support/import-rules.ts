@@ -33,8 +33,11 @@ export const homeOfPackage: Readonly<Record<string, readonly string[]>> = {
 /** Doors that speak different protocols and must stay strangers. */
 export const strangers: readonly string[] = ['src/transport/kms/', 'src/transport/xks/', 'src/transport/offload/']
 
+/** Folders inside another that have a face of their own; any other folder inside a folder is a private part of it. */
+export const housesInHouses: readonly RegExp[] = [/^src\/hsm\/worker\//, /^src\/transport\/[^/]+\//]
+
 /** Files that put the parts together: beside a folder's face they may import the file that opens its implementation. */
-export const compositionRoots: readonly string[] = ['src/gateway.ts', 'src/main.ts', 'src/cli/', 'src/hsm/worker/']
+export const compositionRoots: readonly string[] = ['src/gateway.ts', 'src/main.ts', 'src/cli/']
 
 /** Files that other folders import although another file is the folder's face, each with its reason. */
 export const besideTheFace: Readonly<Record<string, string>> = {
@@ -57,7 +60,7 @@ export function readSources(root: string, folders: readonly string[]): SourceTre
 const importForms: readonly RegExp[] = [
   // import … from 'x', export … from 'x', import 'x'; names may span lines but hold no quote or parenthesis
   /^[ \t]*(?:import|export)\b(?:[^'"`();=]*?\bfrom)?\s*['"]([^'"\n]+)['"]/gm,
-  /\b(?:import|require|resolve)\(\s*['"]([^'"\n]+)['"]/g,
+  /\b(?:import|require)\(\s*['"]([^'"\n]+)['"]/g,
   /\bcreateRequire\(import\.meta\.url\)\(\s*['"]([^'"\n]+)['"]/g,
 ]
 
@@ -66,7 +69,7 @@ export function findImports(tree: SourceTree): Import[] {
   for (const [from, text] of tree) {
     for (const form of importForms) {
       for (const [, specifier] of withoutComments(text).matchAll(form)) {
-        const isFile = specifier!.startsWith('.')
+        const isFile = /^\.\.?\//.test(specifier!)
         const target = isFile ? path.posix.join(path.posix.dirname(from), specifier!) : undefined
         imports.push({ from, specifier: specifier!, target })
       }
@@ -103,21 +106,28 @@ export function findStrangersThatMeet(tree: SourceTree): string[] {
     .map(({ from, target }) => `${from} imports ${target}, of another door`)
 }
 
+/** The folder whose face a file is or hides behind, e.g. `src/keys/`; undefined for the files directly in `src`. */
+function houseOf(file: string): string | undefined {
+  const nested = housesInHouses.map((pattern) => pattern.exec(file)?.[0]).find((house) => house !== undefined)
+  return nested ?? /^[^/]+\/[^/]+\//.exec(file)?.[0]
+}
+
 /** A folder's outsiders are all files but those in it and below it. */
 export function findFoldersWithTwoFaces(tree: SourceTree): string[] {
   const faces = new Map<string, Map<string, string>>()
   for (const { from, target } of findImports(tree)) {
     if (target === undefined || Object.hasOwn(besideTheFace, target)) continue
-    const folder = `${path.posix.dirname(target)}/`
-    if (from.startsWith(folder) || compositionRoots.some((root) => from.startsWith(root))) continue
-    if (!faces.has(folder)) faces.set(folder, new Map())
-    faces.get(folder)!.set(target, from)
+    const house = houseOf(target)
+    if (house === undefined || from.startsWith(house)) continue
+    if (compositionRoots.some((root) => from.startsWith(root))) continue
+    if (!faces.has(house)) faces.set(house, new Map())
+    faces.get(house)!.set(target, from)
   }
   return [...faces]
     .filter(([, files]) => files.size > 1)
-    .map(([folder, files]) => {
-      const list = [...files].map(([file, importer]) => `${path.posix.basename(file)} (for ${importer})`)
-      return `${folder} has more than one face: ${list.sort().join(', ')}`
+    .map(([house, files]) => {
+      const list = [...files].map(([file, importer]) => `${file.slice(house.length)} (for ${importer})`)
+      return `${house} has more than one face: ${list.sort().join(', ')}`
     })
 }
 

@@ -88,6 +88,7 @@ describe('the import rules', () => {
 
   it('catch a second face, but let a folder use what stands above it', () => {
     const files = tree({
+      'src/audit/chain.ts': "import './parts/one.ts'\nimport './parts/two.ts'",
       'src/keys/a.ts': "import '../audit/audit.ts'\nimport '../call.ts'",
       'src/cli/b.ts': "import '../audit/chain.ts'",
       'src/audit/audit.ts': "import './segment.ts'\nimport '../call.ts'",
