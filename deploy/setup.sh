@@ -140,10 +140,13 @@ build_pkcs11js() {
     give_up 'pkcs11js could not be built (the words of its build are above)' "npm_config_nodedir=$headers $command"
 }
 
-# make decides what is out of date; with nothing to do it is silent.
+# make decides what is out of date.
 build_native() {
+  local command='make --silent --directory=native'
   [[ -f native/Makefile ]] || return 0
-  PATH=$PWD/node_modules/node/bin:$PATH make --silent --directory=native || give_up 'the native addon could not be built (its own words are above)' 'make -C native'
+  $command --question 2>/dev/null && return
+  say "building the native addon: $command"
+  $command --jobs="$(nproc)" || give_up 'the native addon could not be built (the words of its build are above)' "$command"
 }
 
 set_up() {

@@ -66,7 +66,7 @@ beforeEach(async () => {
   await mkdir(path.join(machine, 'deploy'))
   await copyFile(path.resolve(import.meta.dirname, '../../../deploy/setup.sh'), path.join(machine, 'deploy/setup.sh'))
   await writeFile(path.join(machine, 'package-lock.json'), '{ "lockfileVersion": 3 }\n')
-  for (const tool of ['basename', 'chmod', 'dirname', 'env', 'flock', 'mkdir', 'readlink', 'touch', 'uname']) {
+  for (const tool of ['basename', 'chmod', 'dirname', 'env', 'flock', 'mkdir', 'nproc', 'readlink', 'touch', 'uname']) {
     await symlink(`/usr/bin/${tool}`, path.join(bin, tool))
   }
 })
@@ -175,8 +175,12 @@ describe('deploy/setup.sh', () => {
     await offerNpm()
     await mkdir(path.join(machine, 'native'))
     await writeFile(path.join(machine, 'native/Makefile'), 'all:\n')
+    await offer('make', `${note}\n[[ $* != *--question* || -e "$BIN/../built" ]]`)
     await setUp('run')
-    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native/)
+    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native --jobs/)
+    await writeFile(path.join(machine, 'built'), '')
+    expect(await setUp('run')).toEqual({ status: 0, stdout: '', stderr: '' })
+    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native --question/)
   })
 
   it('tries again after an npm that failed', async () => {
