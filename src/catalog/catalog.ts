@@ -232,7 +232,10 @@ export interface Catalog extends AsyncDisposable {
   takeLease(name: string, durationMs: number): Promise<number | undefined>
   /** Highest revision; goes into audit checkpoints. */
   revision(): Promise<number>
-  /** Tells about every change of keys, principals, policies and access keys made through any instance. */
+  /**
+   * Tells about every change of keys, principals, policies and access keys made through any instance, after it is durable and the
+   * catalog's own caches follow it. Table and name `*`: this instance fell behind and anything may have changed. Listeners must not throw.
+   */
   onChange(
     listener: (change: { readonly table: string; readonly name: string; readonly revision: number }) => void,
   ): void

@@ -1,0 +1,257 @@
+/** Keys, their materials, policies and tags: the part of the catalog that every cryptographic call goes through. */
+import { GatewayError } from '../error.ts'
+import type { Catalog, KeyEntry, KeyName, NewKey } from './catalog.ts'
+import { nameOfTag } from './key-diff.ts'
+import {
+  asBuffer,
+  type KeyRows,
+  toEntry,
+  toKeyRow,
+  toMaterialRecord,
+  toMaterialRow,
+  toPolicyRow,
+  toTagRows,
+} from './key-rows.ts'
+import { changeKey, isUnsealedSystemKey, keyNotFound, loadKeyRows, nameOfKey, verifyKeyRows } from './key-store.ts'
+import type { Ports } from './ports.ts'
+import { keepVerified } from './row-seal.ts'
+import { type MaterialRow, nameOfRow } from './tables.ts'
+
+export function openKeys(ports: Ports) {
+  const { database, queue, caches } = ports
+  const db = database.sql
+  /** The rows behind entries that were handed out unverified. */
+  const unverified = new WeakMap<KeyEntry, KeyRows>()
+
+  const change = (name: KeyName, next: (rows: KeyRows, revision: number) => KeyRows) =>
+    changeKey(ports, name, (old, revision) => {
+      if (!old) throw keyNotFound(ports, name)
+      return next(old, revision)
+    })
+
+  const changeMaterial = (name: KeyName, number: number, next: (rows: KeyRows, material: MaterialRow) => KeyRows) =>
+    change(name, (rows) => {
+      const material = rows.materials.find((row) => row.number === number)
+      if (!material) throw new TypeError(`key ${nameOfKey(name)} has no material ${number}`)
+      return next(rows, material)
+    })
+
+  const insert = ({ key, material, policy, tags }: NewKey) =>
+    changeKey(ports, key, (old, revision) => {
+      if (old) throw new GatewayError('AlreadyExists', { text: `Key ${key.keyId} already exists` })
+      return {
+        key: toKeyRow(key),
+        materials: [toMaterialRow(key, material, revision)],
+        policy: policy === null ? null : toPolicyRow(key, policy),
+        tags: toTagRows(key, tags),
+      }
+    })
+
+  const remove = (name: KeyName, mayRemove: (rows: KeyRows) => Promise<boolean>) =>
+    queue.write(async () => {
+      const rows = await loadKeyRows(ports, name)
+      if (!rows) throw keyNotFound(ports, name)
+      if (!(await mayRemove(rows))) return { statements: [], changes: [], result: false }
+      const { account, region, keyId } = name
+      const [aliases, grants] = await database.read([
+        db
+          .selectFrom('alias')
+          .select('name')
+          .where('account', '=', account)
+          .where('region', '=', region)
+          .where('key_id', '=', keyId)
+          .compile(),
+        db
+          .selectFrom('grant')
+          .selectAll()
+          .where('account', '=', account)
+          .where('region', '=', region)
+          .where('key_id', '=', keyId)
+          .compile(),
+      ])
+      return {
+        statements: (['alias', 'grant', 'tag', 'policy', 'material', 'key'] as const).map((table) => ({
+          query: db
+            .deleteFrom(table)
+            .where('account', '=', account)
+            .where('region', '=', region)
+            .where('key_id', '=', keyId)
+            .compile(),
+        })),
+        changes: [
+          { table: 'key', name: nameOfKey(name) },
+          ...rows.materials.map((row) => ({ table: 'material', name: nameOfRow('material', row) })),
+          ...(rows.policy ? [{ table: 'policy', name: nameOfRow('policy', rows.policy) }] : []),
+          ...rows.tags.map((row) => ({ table: 'tag', name: nameOfTag(row) })),
+          ...aliases.map((alias) => ({ table: 'alias', name: `${account}/${region}/${alias.name}` })),
+          ...grants.map((row) => ({ table: 'grant', name: nameOfRow('grant', row) })),
+        ],
+        result: true,
+      }
+    })
+
+  return {
+    async findUnverified(name) {
+      if (name.account !== 'system') throw new TypeError('only system keys can be read unverified')
+      const rows = await loadKeyRows(ports, name)
+      if (!rows) return undefined
+      const entry = toEntry(rows)
+      unverified.set(entry, rows)
+      return entry
+    },
+
+    async verifyEntry(entry) {
+      const rows = unverified.get(entry)
+      if (!rows) throw new TypeError('this entry did not come from findUnverified')
+      await verifyKeyRows(ports, rows)
+    },
+
+    peekKey: (name) => (ports.isCurrent() ? caches.keys.peek(nameOfKey(name)) : undefined),
+
+    async findKey(name) {
+      if (!ports.isCurrent()) await ports.whenCurrent()
+      return await caches.keys.find(nameOfKey(name), async () => {
+        const rows = await loadKeyRows(ports, name)
+        if (!rows) return undefined
+        await verifyKeyRows(ports, rows)
+        return toEntry(rows)
+      })
+    },
+
+    async listKeys(account, region, after, limit) {
+      const [rows] = await database.read([
+        db
+          .selectFrom('key')
+          .select('key_id')
+          .where('account', '=', account)
+          .where('region', '=', region)
+          .where('key_id', '>', after ?? '')
+          .where('state', '!=', 'Creating')
+          .orderBy('key_id')
+          .limit(limit)
+          .compile(),
+      ])
+      return rows.map((row) => row.key_id)
+    },
+
+    beginKey: (key) =>
+      insert({ ...key, key: { ...key.key, state: 'Creating' }, material: { ...key.material, state: 'Creating' } }),
+
+    insertKey: insert,
+
+    beginMaterial: (name, material) =>
+      change(name, (rows, revision) => ({
+        ...rows,
+        materials: [...rows.materials, toMaterialRow(name, { ...material, state: 'Creating' }, revision)],
+      })),
+
+    finishMaterial: (name, number, result) =>
+      changeMaterial(name, number, (rows, finished) => ({
+        ...rows,
+        key: { ...rows.key, state: result.state, current_material: number },
+        materials: rows.materials.map((row) => {
+          if (row === finished) {
+            return {
+              ...row,
+              state: 'Current',
+              material_id: result.materialId,
+              public_key: result.publicKey,
+              construction: result.construction,
+            }
+          }
+          return row.state === 'Current' ? { ...row, state: 'NonCurrent' } : row
+        }),
+      })),
+
+    async abandonMaterial(name, number) {
+      const isGone = await remove(name, async (rows) => {
+        if (rows.key.state !== 'Creating' || rows.materials.some((row) => row.number !== number)) return false
+        if (!isUnsealedSystemKey(rows)) await verifyKeyRows(ports, rows)
+        return true
+      })
+      if (isGone) return
+      await changeMaterial(name, number, (old, abandoned) => {
+        if (abandoned.state !== 'Creating') throw new TypeError('a material that was acknowledged cannot be abandoned')
+        return { ...old, materials: old.materials.filter((row) => row !== abandoned) }
+      })
+    },
+
+    updateMaterial: (name, number, changes) =>
+      changeMaterial(name, number, (rows, changed) => ({
+        ...rows,
+        materials: rows.materials.map((row) => (row === changed ? { ...row, state: changes.state } : row)),
+      })),
+
+    updateKey: (name, changes) =>
+      change(name, (rows) => {
+        const { key } = rows
+        return {
+          ...rows,
+          key: {
+            ...key,
+            state: changes.state ?? key.state,
+            description: changes.description ?? key.description,
+            deletion_at: changes.deletionAt === undefined ? key.deletion_at : changes.deletionAt,
+            current_material: changes.currentMaterial ?? key.current_material,
+            extra: changes.extra === undefined ? key.extra : JSON.stringify(changes.extra),
+            multi_region: changes.multiRegion === undefined ? key.multi_region : Number(changes.multiRegion),
+          },
+        }
+      }),
+
+    putKeyPolicy: (name, document) => change(name, (rows) => ({ ...rows, policy: toPolicyRow(name, document) })),
+
+    setTags: (name, put, removed) =>
+      change(name, (rows) => ({
+        ...rows,
+        tags: [
+          ...rows.tags.filter((row) => !Object.hasOwn(put, row.tag_key) && !removed.includes(row.tag_key)),
+          ...toTagRows(name, put),
+        ].sort((a, b) => (a.tag_key < b.tag_key ? -1 : 1)),
+      })),
+
+    async removeKey(name) {
+      await remove(name, async () => true)
+    },
+
+    async unsettledMaterials() {
+      const [rows] = await database.read([
+        db
+          .selectFrom('material')
+          .selectAll()
+          .where('state', 'in', ['Creating', 'Destroying'])
+          .orderBy('ordinal')
+          .compile(),
+      ])
+      const sealed = rows.filter((row) => row.account !== 'system' || row.hmac.length > 0)
+      return (await keepVerified(ports, 'material', sealed)).map(toMaterialRecord)
+    },
+
+    async dueDeletions(before) {
+      const [rows] = await database.read([
+        db
+          .selectFrom('key')
+          .selectAll()
+          .where('state', '=', 'PendingDeletion')
+          .where('deletion_at', '<=', before)
+          .orderBy('deletion_at')
+          .compile(),
+      ])
+      const due = await keepVerified(ports, 'key', rows)
+      return due.map(({ account, region, key_id }) => ({ account, region, keyId: key_id }))
+    },
+
+    async objectIds(after, limit) {
+      const [rows] = await database.read([
+        db
+          .selectFrom('material')
+          .select(['ordinal', 'object_id', 'label'])
+          .where('ordinal', '>', after ?? 0)
+          .orderBy('ordinal')
+          .limit(limit)
+          .compile(),
+      ])
+      return rows.map((row) => ({ row: row.ordinal, objectId: asBuffer(row.object_id), label: row.label }))
+    },
+  } satisfies Partial<Catalog>
+}

@@ -1,0 +1,5 @@
+/** Every migration, oldest first. */
+import { spineFirst } from './2026-11-21-spine-first.ts'
+import type { Migration } from './migration.ts'
+
+export const migrations: readonly Migration[] = [spineFirst]

@@ -1,0 +1,174 @@
+/**
+ * Opens the catalog: database, migrations, this gateway's place among others, caches, and the parts that do the work.
+ *
+ * All methods may be called at any time from anywhere in the gateway; writes queue up, reads never wait for them.
+ */
+import type { GatewayError } from '../error.ts'
+import { openAccessKeys } from './access-keys.ts'
+import { openAliases } from './aliases.ts'
+import { createCache } from './cache.ts'
+import type { Catalog, RowSeal } from './catalog.ts'
+import { catalogUnavailable, type Database } from './database.ts'
+import { openInstance } from './instance.ts'
+import { openKeys } from './keys.ts'
+import { openLeases } from './leases.ts'
+import { migrate } from './migrate.ts'
+import type { Caches, Ports } from './ports.ts'
+import { openPrincipals } from './principals.ts'
+import { openSettings } from './settings.ts'
+import { openSqliteDatabase } from './sqlite-database.ts'
+import { type Change, createWriteQueue } from './write-queue.ts'
+
+export type CatalogOptions = CommonOptions & {
+  readonly kind: 'sqlite'
+  /** Created with mode 0600; its folder must exist and be on a local disk. */
+  readonly file: string
+}
+
+interface CommonOptions {
+  /** How often the changes of other gateways are read, at most 250; undefined when no other gateway shares the catalog. */
+  readonly pollMs?: number
+  /** Entries in each cache; 10,000 unless told. */
+  readonly cacheEntries?: number
+  /** First part of the ARNs in messages; `aws` unless told. */
+  readonly partition?: string
+  /** Wall clock, epoch milliseconds. */
+  readonly now?: () => number
+  /** Problems that no caller is told: rows left out of a list because their seal is wrong, heartbeats that failed. */
+  readonly report?: (error: GatewayError) => void
+}
+
+type Listener = Parameters<Catalog['onChange']>[0]
+
+/** @throws GatewayError `CatalogUnavailable`, whose detail names the remedy. */
+export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
+  const { pollMs } = options
+  if (pollMs !== undefined && !(pollMs >= 1 && pollMs <= 250)) throw new TypeError('pollMs is from 1 to 250')
+  const database = await openSqliteDatabase(options.file)
+  try {
+    await migrate(database, (options.now ?? Date.now)())
+    return await openParts(database, options)
+  } catch (error) {
+    await database[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+async function openParts(database: Database, options: CatalogOptions): Promise<Catalog> {
+  const { now = Date.now, report = () => {}, pollMs, cacheEntries = 10_000, partition = 'aws' } = options
+  const caches = createCaches(cacheEntries)
+  const listeners: Listener[] = []
+  let seal: RowSeal | undefined
+
+  const tell = (changes: readonly Change[], revision: number) => {
+    for (const { table, name } of changes) for (const listener of listeners) listener({ table, name, revision })
+  }
+  const instance = await openInstance({
+    database,
+    now,
+    pollMs,
+    report,
+    othersChanged(changes) {
+      for (const change of changes) dropChanged(caches, change)
+      for (const change of changes) tell([change], change.revision)
+    },
+    anythingChanged() {
+      clear(caches)
+      tell([{ table: '*', name: '*' }], 0)
+    },
+  })
+  const queue = createWriteQueue({
+    database,
+    instance: instance.id,
+    now,
+    changed(changes, revision, keep) {
+      for (const change of changes) dropChanged(caches, change)
+      keep()
+      tell(changes, revision)
+    },
+    acknowledged: instance.acknowledged,
+  })
+  const ports: Ports = {
+    database,
+    queue,
+    caches,
+    seal() {
+      if (!seal) throw catalogUnavailable('the key of the row seals is not open yet')
+      return seal
+    },
+    hasSeal: () => seal !== undefined,
+    isCurrent: instance.isCurrent,
+    whenCurrent: instance.whenCurrent,
+    isNewest: instance.isNewest,
+    now,
+    report,
+    partition,
+  }
+  return {
+    useSeal(next) {
+      seal = next
+      clear(caches)
+    },
+    ...openKeys(ports),
+    ...openAliases(ports),
+    ...openPrincipals(ports),
+    ...openAccessKeys(ports),
+    ...openSettings(ports),
+    ...openLeases(database, queue, instance.id, now),
+    revision: queue.revision,
+    onChange(listener) {
+      listeners.push(listener)
+    },
+    async [Symbol.asyncDispose]() {
+      // a broken database must still let go of its threads
+      try {
+        await instance[Symbol.asyncDispose]()
+      } finally {
+        await database[Symbol.asyncDispose]()
+      }
+    },
+  }
+}
+
+function createCaches(capacity: number): Caches {
+  return {
+    keys: createCache(capacity),
+    aliases: createCache(capacity),
+    credentials: createCache(capacity),
+    principals: createCache(capacity),
+    principalPolicies: createCache(capacity),
+  }
+}
+
+function clear(caches: Caches): void {
+  for (const cache of Object.values(caches)) cache.clear()
+}
+
+/** Names in the change table begin with the name that the row's cache entry has. */
+function dropChanged(caches: Caches, { table, name }: Change): void {
+  const first = (parts: number) => name.split('/', parts).join('/')
+  switch (table) {
+    case 'key':
+    case 'material':
+    case 'policy':
+    case 'tag':
+      caches.keys.drop(first(3))
+      break
+    case 'alias':
+      caches.aliases.drop(name)
+      break
+    case 'principal':
+      caches.principals.drop(name)
+      caches.principalPolicies.drop(name)
+      caches.credentials.dropWhere(
+        ({ principal }) => `${principal.account}/${principal.kind}/${principal.name}` === name,
+      )
+      break
+    case 'principal_policy':
+      caches.principalPolicies.drop(first(3))
+      break
+    case 'access_key':
+      caches.credentials.drop(name)
+      break
+  }
+}
