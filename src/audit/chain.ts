@@ -1,0 +1,60 @@
+/**
+ * The hash chain: how a record becomes a line, and how a line is read back. Pure.
+ *
+ * A line is exactly
+ *   {"seq":<n>,"prev":"<64 hex>","hash":"<64 hex>","event":<JSON>}\n
+ * without any other white space, in UTF-8. `n` counts from 1 without gaps, over all segments; `prev` is the `hash` of the line
+ * before, for the first one 64 zeros; and
+ *   hash = SHA-256( decimal n | 0x0a | prev as 64 lower-case hex | 0x0a | the bytes of <JSON> as they stand on the line )
+ * so the canonical form of an event is the bytes that were written, and a verifier parses no JSON to check the chain.
+ */
+import { hash as digest } from 'node:crypto'
+
+export interface Link {
+  /** Sequence number of the last record; 0 before the first. */
+  readonly sequence: number
+  readonly hash: string
+}
+
+export const genesis: Link = Object.freeze({ sequence: 0, hash: '0'.repeat(64) })
+
+/** One line with its line feed, and the link that the next one continues. */
+export function encodeLine(previous: Link, event: string): { readonly line: string; readonly link: Link } {
+  const sequence = previous.sequence + 1
+  const hash = digest('sha256', `${sequence}\n${previous.hash}\n${event}`)
+  return {
+    line: `{"seq":${sequence},"prev":"${previous.hash}","hash":"${hash}","event":${event}}\n`,
+    link: { sequence, hash },
+  }
+}
+
+export interface ParsedLine {
+  readonly sequence: number
+  readonly previousHash: string
+  readonly hash: string
+  readonly event: Buffer
+  /** Whether `hash` is the hash of the rest of the line. */
+  readonly isIntact: boolean
+}
+
+const head = /^\{"seq":([1-9]\d{0,14}),"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})","event":$/
+/** `{"seq":` to `"event":` with a sequence number of at most 15 digits. */
+const maxHeadBytes = 185
+
+/** Reads one line without its line feed; undefined when it has not the form of a line. */
+export function parseLine(bytes: Buffer): ParsedLine | undefined {
+  const text = bytes.toString('latin1', 0, Math.min(bytes.length, maxHeadBytes))
+  const end = text.indexOf('"event":') + '"event":'.length
+  const match = head.exec(text.slice(0, end))
+  if (!match || bytes.at(-1) !== 0x7d) return undefined
+  const [, sequence = '', previousHash = '', hash = ''] = match
+  const event = bytes.subarray(end, -1)
+  const covered = Buffer.concat([Buffer.from(`${sequence}\n${previousHash}\n`, 'latin1'), event])
+  return {
+    sequence: Number(sequence),
+    previousHash,
+    hash,
+    event,
+    isIntact: digest('sha256', covered) === hash,
+  }
+}

@@ -1,0 +1,391 @@
+/**
+ * Opens the audit journal: the one writer of a folder of segments.
+ *
+ * Records of one tick, and those that arrive while a write is under way, go out in one write (group commit). One write is in
+ * flight at a time; a sync may run beside it. The chain advances only when a write succeeded, so a record that was refused is
+ * never part of it. Safe for any number of concurrent callers.
+ */
+import { randomUUID } from 'node:crypto'
+import { closeSync } from 'node:fs'
+import { mkdir, open, readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { GatewayError } from '../error.ts'
+import { ProblemsError } from '../problem.ts'
+import type { AuditedCall, AuditedEvent, Checkpoint, CheckpointSigner, Journal, JournalEvents } from './audit.ts'
+import { encodeLine, type Link } from './chain.ts'
+import { encodeCheckpoint, encodeOwnEvent, encodeStatement, maxCheckpointLag } from './checkpoint.ts'
+import { type EncodedRecord, encodeCall, encodeEvent } from './record.ts'
+import { findJournalEnd } from './recover.ts'
+import { Reserve } from './reserve.ts'
+import { Segment } from './segment.ts'
+
+/** A sync starts this long after the first record that needs it, which leaves the disk 30 ms to meet the promised 50. */
+const syncDelayMs = 20
+const syncRetryMs = 1000
+const diskCheckMs = 10_000
+
+export interface JournalOptions {
+  readonly directory: string
+  readonly durability: 'kernel' | 'fsync'
+  readonly segmentBytes: number
+  readonly reserveBytes: number
+  readonly alarmFreeBytes: number
+  readonly checkpointRecords: number
+  readonly checkpointMinutes: number
+  /** Takes an exclusive lock on a file: its descriptor, or -1 when somebody else holds it. Closing the descriptor frees it. */
+  readonly lockFile: (file: string) => number
+  readonly events?: Partial<JournalEvents>
+  /** Epoch milliseconds. */
+  readonly now?: () => number
+}
+
+export interface OpenedJournal extends Journal {
+  /** Installs the signer, as soon as the HSM has its key; before that no checkpoints are made. */
+  useSigner(signer: CheckpointSigner): void
+  /** Signs a checkpoint now and appends it; undefined without a signer or without records. @throws GatewayError */
+  checkpoint(): Promise<Checkpoint | undefined>
+}
+
+/** @throws ProblemsError when another process writes this journal or the folder cannot be used. */
+export async function openJournal(options: JournalOptions): Promise<OpenedJournal> {
+  const { directory } = options
+  let lock = -1
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    lock = options.lockFile(path.join(directory, 'writer.lock'))
+    if (lock < 0) {
+      const remedy = 'stop the other gateway, or give this one an audit.directory of its own'
+      throw new ProblemsError([{ at: directory, cause: 'another process writes this journal', remedy }])
+    }
+    const instance = await loadInstance(path.join(directory, 'instance'))
+    const { link, segment: last, moved } = await findJournalEnd(directory)
+    const segment = last
+      ? await Segment.continue(last.file, last.number, last.bytes)
+      : await Segment.create(directory, 1)
+    const journal = new FileJournal(options, instance, segment, link, lock)
+    await journal.start(moved)
+    return journal
+  } catch (cause) {
+    if (lock >= 0) closeSync(lock)
+    if (cause instanceof ProblemsError) throw cause
+    const { code } = cause as NodeJS.ErrnoException
+    const remedy = 'make it a folder that the gateway may write to, on a disk with room'
+    throw new ProblemsError(
+      [{ at: directory, cause: `the journal cannot be opened (${code ?? String(cause)})`, remedy }],
+      {
+        cause,
+      },
+    )
+  }
+}
+
+/** Every journal has an id of its own, so that a checkpoint of one says nothing about another. */
+async function loadInstance(file: string): Promise<string> {
+  const found = await readFile(file, 'utf8').catch(() => '')
+  if (/^[0-9a-f-]{36}\n$/.test(found)) return found.trim()
+  const instance = randomUUID()
+  await using handle = await open(file, 'w', 0o600)
+  await handle.writeFile(`${instance}\n`)
+  await handle.datasync()
+  return instance
+}
+
+interface Waiting {
+  readonly records: readonly EncodedRecord[]
+  readonly resolve: () => void
+  readonly reject: (error: GatewayError) => void
+}
+
+class FileJournal implements OpenedJournal {
+  readonly #options: JournalOptions
+  readonly #events: Partial<JournalEvents>
+  readonly #now: () => number
+  readonly #instance: string
+  readonly #reserve: Reserve
+  readonly #lock: number
+  #segment: Segment
+  #link: Link
+  #queue: Waiting[] = []
+  #drain: Promise<void> | undefined
+  #closing = false
+
+  #unsyncedRecords = 0
+  #unsyncedSinceMs = 0
+  #syncTimer: NodeJS.Timeout | undefined
+  #retiring: Promise<unknown> = Promise.resolve()
+
+  #writeFailed = false
+  #syncFailed = false
+  #freeBytes = 0
+  #diskTimer: NodeJS.Timeout | undefined
+
+  #signer: CheckpointSigner | undefined
+  #signing: Promise<Checkpoint | undefined> | undefined
+  #lastCheckpoint: { readonly checkpoint: Checkpoint; readonly recordedAs: number } | undefined
+  #nextCheckpointAt: number
+  #checkpointTimer: NodeJS.Timeout | undefined
+
+  constructor(options: JournalOptions, instance: string, segment: Segment, link: Link, lock: number) {
+    this.#options = options
+    this.#events = options.events ?? {}
+    this.#now = options.now ?? Date.now
+    this.#instance = instance
+    this.#segment = segment
+    this.#link = link
+    this.#reserve = new Reserve(options.directory, options.reserveBytes)
+    this.#lock = lock
+    this.#nextCheckpointAt = link.sequence + options.checkpointRecords
+  }
+
+  async start(moved: Awaited<ReturnType<typeof findJournalEnd>>['moved']): Promise<void> {
+    await this.#reserve.fill()
+    await this.#checkDisk()
+    this.#diskTimer = setInterval(() => void this.#checkDisk().catch(() => {}), diskCheckMs).unref()
+    const minutes = this.#options.checkpointMinutes * 60_000
+    this.#checkpointTimer = setInterval(() => this.#startCheckpoint(), minutes).unref()
+    const recovered = moved && { movedTo: path.basename(moved.file), bytes: moved.bytes, wholeLines: moved.wholeLines }
+    if (moved) this.#events.recovered?.(moved.file, moved.bytes, moved.wholeLines)
+    await this.#appendOwn('JournalOpened', { instance: this.#instance, ...(recovered && { recovered }) })
+  }
+
+  async appendCall(call: AuditedCall): Promise<string> {
+    const records = encodeCall(call)
+    await this.#append(records)
+    return records[0].eventId
+  }
+
+  async appendEvent(event: AuditedEvent): Promise<string> {
+    const record = encodeEvent(event, this.#now())
+    await this.#append([record])
+    return record.eventId
+  }
+
+  async #appendOwn(name: string, details: Readonly<Record<string, unknown>>): Promise<void> {
+    await this.#append([encodeOwnEvent(name, details, this.#now())])
+  }
+
+  #append(records: readonly EncodedRecord[]): Promise<void> {
+    if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
+    return this.#enqueue(records)
+  }
+
+  #enqueue(records: readonly EncodedRecord[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ records, resolve, reject })
+      this.#drain ??= new Promise((done) => setImmediate(() => void this.#drainQueue().then(done)))
+    })
+  }
+
+  async #drainQueue(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const batch = this.#queue
+      this.#queue = []
+      try {
+        await this.#commit(batch)
+        for (const waiting of batch) waiting.resolve()
+      } catch (cause) {
+        const error = unavailable('the record cannot be written', cause)
+        for (const waiting of batch) waiting.reject(error)
+      }
+    }
+    this.#drain = undefined
+  }
+
+  async #commit(batch: readonly Waiting[]): Promise<void> {
+    const startedMs = performance.now()
+    let link = this.#link
+    let text = ''
+    let count = 0
+    for (const { records } of batch) {
+      for (const { event } of records) {
+        const encoded = encodeLine(link, event)
+        link = encoded.link
+        text += encoded.line
+        count += 1
+      }
+    }
+    const bytes = Buffer.from(text)
+    try {
+      if (this.#syncFailed) throw new Error('earlier records could not be put on disk')
+      await this.#write(bytes)
+      this.#writeFailed = false
+    } catch (cause) {
+      this.#writeFailed = true
+      this.#events.appendFailed?.(count, cause)
+      throw cause
+    }
+    this.#link = link
+    this.#events.written?.(count, bytes.length, performance.now() - startedMs)
+    if (this.#options.durability === 'kernel') this.#planSync(count)
+    else await this.#syncNow(count)
+    if (this.#segment.bytes >= this.#options.segmentBytes) await this.#startSegment()
+    if (link.sequence >= this.#nextCheckpointAt) this.#startCheckpoint()
+  }
+
+  /** On a full disk the reserve makes room, once for each write. */
+  async #write(bytes: Buffer): Promise<void> {
+    try {
+      await this.#segment.append(bytes)
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException
+      if ((code !== 'ENOSPC' && code !== 'EDQUOT') || !(await this.#reserve.release(bytes.length))) throw cause
+      this.#events.reserveUsed?.(this.#reserve.heldBytes)
+      await this.#segment.append(bytes)
+    }
+  }
+
+  #planSync(records: number): void {
+    if (this.#unsyncedRecords === 0) this.#unsyncedSinceMs = performance.now()
+    this.#unsyncedRecords += records
+    this.#syncTimer ??= setTimeout(() => void this.#sync(), syncDelayMs)
+  }
+
+  async #sync(): Promise<void> {
+    const records = this.#unsyncedRecords
+    const sinceMs = this.#unsyncedSinceMs
+    try {
+      this.#unsyncedRecords = 0
+      await this.#segment.sync()
+      this.#events.synced?.(records, performance.now() - sinceMs)
+    } catch (cause) {
+      this.#unsyncedRecords += records
+      this.#unsyncedSinceMs = sinceMs
+      await this.#recoverSync(cause)
+    }
+    this.#syncTimer = this.#unsyncedRecords > 0 ? setTimeout(() => void this.#sync(), syncDelayMs) : undefined
+  }
+
+  /** The records stay in the chain when this fails; only their results are withheld. */
+  async #syncNow(records: number): Promise<void> {
+    const sinceMs = performance.now()
+    try {
+      await this.#segment.sync()
+      this.#events.synced?.(records, performance.now() - sinceMs)
+    } catch (cause) {
+      this.#unsyncedRecords = records
+      void this.#recoverSync(cause)
+      throw cause
+    }
+  }
+
+  /** After a failed sync the kernel may have dropped the pages (fsync(2)), so the journal says in the chain what may be missing. */
+  async #recoverSync(cause: unknown): Promise<void> {
+    this.#syncFailed = true
+    this.#events.syncFailed?.(cause)
+    while (this.#syncFailed && !this.#closing) {
+      await new Promise((resolve) => setTimeout(resolve, syncRetryMs).unref())
+      this.#syncFailed = await this.#segment.sync().then(
+        () => false,
+        () => true,
+      )
+    }
+    if (this.#syncFailed) return
+    const details = { through: this.#link.sequence, records: this.#unsyncedRecords, cause: String(cause) }
+    this.#unsyncedRecords = 0
+    this.#appendOwn('JournalSyncFailed', details).catch(() => {})
+  }
+
+  /** When no new segment can be made the old one grows; the next record tries again. */
+  async #startSegment(): Promise<void> {
+    const old = this.#segment
+    try {
+      this.#segment = await Segment.create(this.#options.directory, old.number + 1)
+    } catch (cause) {
+      this.#events.appendFailed?.(0, cause)
+      return
+    }
+    this.#events.segmentStarted?.(this.#segment.file)
+    const retire = async () => {
+      await Promise.all([old.sync(), syncDirectory(this.#options.directory)])
+      await old.close()
+    }
+    const retired = retire().catch((cause: unknown) => this.#events.syncFailed?.(cause))
+    this.#retiring = Promise.all([this.#retiring, retired])
+    if (this.#options.durability === 'fsync') await retired
+  }
+
+  async #checkDisk(): Promise<void> {
+    const { alarmFreeBytes, reserveBytes } = this.#options
+    this.#freeBytes = await this.#reserve.freeBytes()
+    if (this.#freeBytes < alarmFreeBytes) this.#events.diskLow?.(this.#freeBytes)
+    else if (!this.#reserve.isWhole && this.#freeBytes > reserveBytes) await this.#reserve.fill()
+  }
+
+  useSigner(signer: CheckpointSigner): void {
+    this.#signer = signer
+  }
+
+  #startCheckpoint(): void {
+    this.#nextCheckpointAt = this.#link.sequence + this.#options.checkpointRecords
+    this.checkpoint().catch(() => {})
+  }
+
+  checkpoint(): Promise<Checkpoint | undefined> {
+    this.#signing ??= this.#makeCheckpoint().finally(() => {
+      this.#signing = undefined
+    })
+    return this.#signing
+  }
+
+  async #makeCheckpoint(): Promise<Checkpoint | undefined> {
+    const signer = this.#signer
+    const { sequence, hash } = this.#link
+    if (!signer || sequence === 0) return undefined
+    if (this.#lastCheckpoint?.recordedAs === sequence) return this.#lastCheckpoint.checkpoint
+    try {
+      const at = this.#now()
+      const catalogRevision = await signer.catalogRevision()
+      const signedAt = new Date(at).toISOString()
+      const statement = { instance: this.#instance, sequence, hash, catalogRevision, signedAt }
+      const { keyId, algorithm, signature, publicKey } = await signer.sign(encodeStatement(statement))
+      if (this.#link.sequence - sequence > maxCheckpointLag) throw new Error('signing took too long')
+      const checkpoint: Checkpoint = {
+        ...statement,
+        keyId,
+        algorithm,
+        signature: Buffer.from(signature).toString('base64'),
+        publicKey: Buffer.from(publicKey).toString('base64'),
+      }
+      await this.#enqueue([encodeCheckpoint(checkpoint, at)])
+      this.#lastCheckpoint = { checkpoint, recordedAs: this.#link.sequence }
+      this.#events.checkpointSigned?.(checkpoint)
+      return checkpoint
+    } catch (cause) {
+      this.#events.checkpointFailed?.(cause)
+      throw cause
+    }
+  }
+
+  state(): ReturnType<Journal['state']> {
+    return {
+      healthy: !this.#writeFailed && !this.#syncFailed && !this.#closing,
+      sequence: this.#link.sequence,
+      unsyncedRecords: this.#unsyncedRecords,
+      freeBytes: this.#freeBytes,
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closing) return
+    this.#closing = true
+    clearInterval(this.#diskTimer)
+    clearInterval(this.#checkpointTimer)
+    await this.#drain
+    await this.checkpoint().catch(() => {})
+    await this.#drain
+    clearTimeout(this.#syncTimer)
+    await this.#segment.sync().catch((cause: unknown) => this.#events.syncFailed?.(cause))
+    await this.#retiring
+    await this.#segment.close()
+    closeSync(this.#lock)
+  }
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  await using handle = await open(directory, 'r')
+  await handle.sync()
+}
+
+function unavailable(detail: string, cause?: unknown): GatewayError {
+  return new GatewayError('AuditUnavailable', undefined, { detail, cause })
+}
