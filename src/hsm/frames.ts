@@ -67,7 +67,7 @@ export const operations = {
     code: 11,
     roles: ['serve', 'manage'],
     request: { ...key, algorithm: 'u8', wrapped: 'bytes', intent: 'json' },
-    response: { session: 'u32', publicKey: 'bytes' },
+    response: { session: 'u32', construction: 'u8', publicKey: 'bytes' },
   },
   /** Session objects on `serve`, token objects on `manage`. */
   generate: {
@@ -189,6 +189,8 @@ export interface WorkerConfiguration {
   readonly sessions: number
   /** Identity of the PIN file that was refused, if any: the worker compares and does not log in when it still matches. */
   readonly refusedPin?: PinFileIdentity
+  /** Lets an OAEP-SHA-256 import pass through the worker's memory where the module cannot unwrap it itself. */
+  readonly allowImportThroughMemory?: boolean
 }
 
 export interface PinFileIdentity {

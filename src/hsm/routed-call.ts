@@ -32,7 +32,8 @@ export interface RoutedCall {
   /** Monotonic milliseconds, as all times here. */
   readonly submittedAtMs: number
   readonly deadlineAtMs: number
-  readonly pick: (fields: never) => unknown
+  /** Result of the answer's fields; `worker` is where session objects were made. */
+  readonly pick: (fields: never, worker: string) => unknown
   readonly resolve: (value: never) => void
   readonly reject: (error: unknown) => void
   state: 'open' | 'succeeded' | 'failed'

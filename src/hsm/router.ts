@@ -293,7 +293,7 @@ export function createRouter(options: RouterOptions): Router {
     }
     settle(call, 'succeeded')
     observe.callFinished(group, call.operation, 'ok', call.firstSentAtMs - call.submittedAtMs, hsmMs)
-    call.resolve(call.pick(response.fields as never) as never)
+    call.resolve(call.pick(response.fields as never, worker.id) as never)
   }
 
   function countSessionObjects(

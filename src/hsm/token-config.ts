@@ -1,0 +1,79 @@
+/** What the configuration says about one token, and what stands in the way of using it before any process is started. Reads files' metadata only. */
+import { statSync } from 'node:fs'
+import { isAbsolute } from 'node:path'
+import type { WorkerConfiguration } from './frames.ts'
+import { type PinLatch, type PinOwner, pinFileIdentity } from './pin-latch.ts'
+
+export interface TokenConfig {
+  readonly name: string
+  /** Path of the PKCS#11 module. */
+  readonly module: string
+  /** Exactly one of label and serial names the token. */
+  readonly label?: string
+  readonly serial?: string
+  /** File that holds the PIN and may be readable by the worker's user alone. */
+  readonly pinFile: string
+  /** CloudHSM-style user name, put before the PIN as `user:PIN`. */
+  readonly cryptoUser?: string
+  /** Vendor quirks: softhsm, cloudhsm, luna, nshield, utimaco, yubihsm2, generic. */
+  readonly profile: string
+  /** The whole environment of the worker processes, e.g. SOFTHSM2_CONF. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Number of `serve` workers. */
+  readonly workers: number
+  /** PKCS#11 sessions per `serve` worker. */
+  readonly sessions: number
+}
+
+export function pinOwnerOf({ serial, label, cryptoUser: user }: TokenConfig): PinOwner {
+  return { serial, label, user }
+}
+
+export function workerConfigurationOf(
+  token: TokenConfig,
+  role: 'serve' | 'manage',
+  latch: PinLatch,
+): WorkerConfiguration {
+  return {
+    role,
+    token: token.name,
+    module: token.module,
+    label: token.label,
+    serial: token.serial,
+    pinFile: token.pinFile,
+    cryptoUser: token.cryptoUser,
+    profile: token.profile,
+    sessions: role === 'manage' ? 1 : token.sessions,
+    refusedPin: latch.refusedOf(pinOwnerOf(token)),
+  }
+}
+
+/** Why no worker of this token can start now, with the remedy; `undefined` when nothing is known to stand in the way. */
+export function findObstacle(token: TokenConfig, latch: PinLatch): string | undefined {
+  const at = `tokens.${token.name}`
+  if (isAbsolute(token.module)) {
+    const missing = findFileFault(token.module)
+    if (missing !== undefined)
+      return `the PKCS#11 module ${token.module} ${missing}: install it or correct ${at}.module`
+  }
+  const missing = findFileFault(token.pinFile)
+  if (missing !== undefined) return `the PIN file ${token.pinFile} ${missing}: create it or correct ${at}.pinFile`
+  if (latch.isRefused(pinOwnerOf(token), pinFileIdentity(token.pinFile))) return pinRefusedText(token)
+  return undefined
+}
+
+export function pinRefusedText(token: TokenConfig): string {
+  return (
+    `the token refused the PIN in ${token.pinFile}, which is not tried again, since tokens lock after a few wrong PINs: ` +
+    `correct the file, or run hsmgate token retry-login ${token.name}`
+  )
+}
+
+function findFileFault(path: string): string | undefined {
+  try {
+    return statSync(path).isFile() ? undefined : 'is not a file'
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' || code === 'ENOTDIR' ? 'does not exist' : `cannot be examined (${code})`
+  }
+}
