@@ -1,0 +1,162 @@
+/**
+ * The worker's way to the module: one promise per pool job. Ids index a table of waiting jobs and are used again; completions come in
+ * batches and resolve in order. Nothing here blocks, and any number of jobs may wait; sessions and threads belong to the addon.
+ */
+import type { OperationName } from '../frames.ts'
+import { type Completions, type JobOp, jobOp, type NativePool } from './addon.ts'
+import { refusal, rvFailure } from './failure.ts'
+import type { Profile } from './profiles.ts'
+
+/** One request under way: what it may still spend, and what the module has spent on it. */
+export interface Call {
+  readonly operation: OperationName
+  /** On the clock of `performance.now()`. */
+  readonly endsAtMs: number
+  hsmMicros: number
+}
+
+export function openCall(operation: OperationName, budgetMs: number): Call {
+  return { operation, endsAtMs: performance.now() + budgetMs, hsmMicros: 0 }
+}
+
+export interface JobResult {
+  /** CK_RV. */
+  readonly rv: number
+  readonly output: Buffer | null
+  readonly handle: bigint
+  readonly handle2: bigint
+}
+
+interface Waiting {
+  readonly call: Call
+  readonly resolve: (result: JobResult) => void
+}
+
+/** The C_ function behind a job, for failures. */
+const functionOf: Readonly<Record<JobOp, string>> = {
+  [jobOp.sign]: 'C_Sign',
+  [jobOp.verify]: 'C_Verify',
+  [jobOp.encrypt]: 'C_Encrypt',
+  [jobOp.decrypt]: 'C_Decrypt',
+  [jobOp.encryptVerify]: 'C_Encrypt',
+  [jobOp.random]: 'C_GenerateRandom',
+  [jobOp.find]: 'C_FindObjects',
+  [jobOp.getAttributes]: 'C_GetAttributeValue',
+  [jobOp.derive]: 'C_DeriveKey',
+  [jobOp.deriveValue]: 'C_DeriveKey',
+  [jobOp.generateKey]: 'C_GenerateKey',
+  [jobOp.generateKeyPair]: 'C_GenerateKeyPair',
+  [jobOp.wrap]: 'C_WrapKey',
+  [jobOp.unwrap]: 'C_UnwrapKey',
+  [jobOp.createObject]: 'C_CreateObject',
+  [jobOp.destroy]: 'C_DestroyObject',
+  [jobOp.oaepDecrypt]: 'C_Decrypt',
+  [jobOp.setAttributes]: 'C_SetAttributeValue',
+}
+
+export interface JobInput {
+  readonly mechanism?: number
+  readonly key?: bigint
+  readonly key2?: bigint
+  readonly params?: Uint8Array | null
+  readonly input?: Uint8Array | null
+  readonly aux?: Uint8Array | null
+  readonly outMax?: number
+}
+
+export class Jobs {
+  readonly profile: Profile
+  #pool: NativePool | undefined
+  readonly #waiting: (Waiting | undefined)[] = []
+  readonly #free: number[] = []
+
+  constructor(profile: Profile) {
+    this.profile = profile
+  }
+
+  /** The pool is opened with `onCompletions` of this object, hence the two steps. */
+  attach(pool: NativePool): void {
+    this.#pool = pool
+  }
+
+  readonly onCompletions = (batch: Completions): void => {
+    const { ids, rvs, outputs, handles, handles2, hsmMicros } = batch
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] as number
+      const waiting = this.#waiting[id]
+      if (waiting === undefined) continue
+      this.#waiting[id] = undefined
+      this.#free.push(id)
+      waiting.call.hsmMicros += hsmMicros[i] as number
+      waiting.resolve({
+        rv: rvs[i] as number,
+        output: outputs[i] ?? null,
+        handle: handles[i] as bigint,
+        handle2: handles2[i] as bigint,
+      })
+    }
+  }
+
+  /**
+   * Queues one job; the result carries whatever CK_RV the module gave.
+   * @throws CallFailure `DeadlineExceeded` when the call has no time left: nothing is sent to the module then.
+   */
+  run(
+    call: Call,
+    op: JobOp,
+    mechanism: number,
+    key: bigint,
+    key2: bigint,
+    params: Uint8Array | null,
+    input: Uint8Array | null,
+    aux: Uint8Array | null,
+    outMax: number,
+  ): Promise<JobResult> {
+    if (this.#pool === undefined) throw new TypeError('no pool')
+    if (performance.now() > call.endsAtMs) throw refusal('DeadlineExceeded', 'budget spent before the module', '-')
+    const { promise, resolve } = Promise.withResolvers<JobResult>()
+    const id = this.#free.pop() ?? this.#waiting.length
+    this.#waiting[id] = { call, resolve }
+    try {
+      this.#pool.submit(id, op, mechanism, key, key2, params, input, aux, outMax)
+    } catch (error) {
+      this.#waiting[id] = undefined
+      this.#free.push(id)
+      throw error
+    }
+    return promise
+  }
+
+  /** The same with named inputs and CKR_OK or a failure, where a few hundred nanoseconds don't matter. @throws CallFailure */
+  async need(call: Call, op: JobOp, job: JobInput): Promise<JobResult> {
+    const result = await this.attempt(call, op, job)
+    if (result.rv !== 0) throw this.failure(call, op, result.rv)
+    return result
+  }
+
+  attempt(call: Call, op: JobOp, job: JobInput): Promise<JobResult> {
+    const { mechanism = 0, key = 0n, key2 = 0n, params = null, input = null, aux = null, outMax = 0 } = job
+    return this.run(call, op, mechanism, key, key2, params, input, aux, outMax)
+  }
+
+  failure(call: Call, op: JobOp, rv: number): Error {
+    return rvFailure(rv, functionOf[op], call.operation, this.profile)
+  }
+
+  /** Destroys a session object whose owner is gone; nobody waits for it, and an object that is gone already is fine. */
+  discard(handle: bigint): void {
+    this.run(openCall('destroy', discardBudgetMs), jobOp.destroy, 0, handle, 0n, null, null, null, 0).catch(() => {})
+  }
+
+  depth(): { queued: number; busy: number; sessions: number } {
+    return this.#pool?.depth() ?? { queued: 0, busy: 0, sessions: 0 }
+  }
+
+  async close(): Promise<void> {
+    const pool = this.#pool
+    this.#pool = undefined
+    await pool?.close()
+  }
+}
+
+const discardBudgetMs = 60_000

@@ -1,0 +1,209 @@
+/**
+ * The serve role: dispatch of requests to pool jobs. Purposes are enforced here by a default-deny table before any job runs. Plaintext is
+ * wiped as soon as the module has it. Any number of requests may be under way.
+ */
+
+import type { RequestFrame } from '../frame-codec.ts'
+import { algorithms, constructions, type OperationName, type Response } from '../frames.ts'
+import type { CipherAlgorithm, MacAlgorithm, Purpose, SignAlgorithm, WrapAlgorithm } from '../port.ts'
+import { jobOp } from './addon.ts'
+import { Cipher } from './cipher.ts'
+import { type Created, Creating } from './creating.ts'
+import { destroySessionObject, summarise } from './describe.ts'
+import type { Facts } from './facts.ts'
+import { refusal } from './failure.ts'
+import { objectName } from './handles.ts'
+import type { Call, Jobs } from './jobs.ts'
+import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
+import { probeToken } from './probe.ts'
+import { Signing } from './signing.ts'
+import { sealingMessagesMax, WorkingKeys } from './working-keys.ts'
+
+/** What a key of each purpose may be asked for. MATERIAL_ID, which reveals nothing, is open to all. */
+const allowed: Readonly<Record<Purpose, ReadonlySet<OperationName>>> = {
+  kms: new Set([
+    'sign',
+    'verify',
+    'encrypt',
+    'decrypt',
+    'encryptThenVerify',
+    'mac',
+    'derive',
+    'wrap',
+    'unwrap',
+  ] as const),
+  tls: new Set(['sign', 'verify'] as const),
+  xks: new Set(['encrypt', 'decrypt', 'encryptThenVerify'] as const),
+  system: new Set(['sign', 'verify', 'encrypt', 'decrypt', 'encryptThenVerify', 'mac', 'wrap', 'unwrap'] as const),
+}
+
+export interface Served {
+  readonly jobs: Jobs
+  readonly objects: Objects
+  readonly facts: Facts
+  readonly allowsThroughMemory: boolean
+}
+
+const randomBytesMax = 64 * 1024
+
+export class Serving {
+  readonly #jobs: Jobs
+  readonly #objects: Objects
+  readonly #facts: Facts
+  readonly #workingKeys: WorkingKeys
+  readonly #cipher: Cipher
+  readonly #signing: Signing
+  readonly #creating: Creating
+
+  constructor({ jobs, objects, facts, allowsThroughMemory }: Served) {
+    const { workingKeys: opening, sealingKeys: sealing } = jobs.profile
+    this.#jobs = jobs
+    this.#objects = objects
+    this.#facts = facts
+    this.#workingKeys = new WorkingKeys(jobs, objects, facts.derivation, {
+      opening,
+      sealing,
+      messages: sealingMessagesMax,
+    })
+    this.#cipher = new Cipher(jobs, objects, this.#workingKeys, facts)
+    this.#signing = new Signing(jobs, objects, this.#workingKeys)
+    this.#creating = new Creating(jobs, objects, facts, allowsThroughMemory)
+  }
+
+  /** @throws CallFailure */
+  async handle(call: Call, frame: RequestFrame): Promise<Response<OperationName>> {
+    switch (frame.operation) {
+      case 'sign': {
+        const { fields } = frame
+        const key = this.#key(fields, 'sign')
+        const algorithm = algorithmOf(fields.algorithm) as SignAlgorithm
+        return { signature: await this.#signing.sign(call, key, algorithm, fields.input) }
+      }
+      case 'verify': {
+        const { fields } = frame
+        const key = this.#key(fields, 'verify')
+        const algorithm = algorithmOf(fields.algorithm) as SignAlgorithm
+        const isValid = await this.#signing.verify(call, key, algorithm, fields.input, fields.signature)
+        return { valid: isValid ? 1 : 0 }
+      }
+      case 'encrypt':
+      case 'encryptThenVerify': {
+        const { fields, operation } = frame
+        try {
+          const key = this.#key(fields, operation)
+          const algorithm = cipherOf(fields.algorithm)
+          const op = operation === 'encrypt' ? jobOp.encrypt : jobOp.encryptVerify
+          return { output: await this.#cipher.encrypt(call, key, algorithm, fields, op) }
+        } finally {
+          fields.data.fill(0)
+        }
+      }
+      case 'decrypt': {
+        const { fields } = frame
+        const key = this.#key(fields, 'decrypt')
+        return { output: await this.#cipher.decrypt(call, key, cipherOf(fields.algorithm), fields) }
+      }
+      case 'mac': {
+        const { fields } = frame
+        const algorithm = algorithmOf(fields.algorithm) as MacAlgorithm
+        const key = algorithm === 'MATERIAL_ID' ? readKey(fields) : this.#key(fields, 'mac')
+        return { mac: await this.#signing.mac(call, key, algorithm, fields.message) }
+      }
+      case 'derive': {
+        const key = this.#key(frame.fields, 'derive')
+        return { secret: await this.#signing.derive(call, key, frame.fields.peerPublicKey) }
+      }
+      case 'random': {
+        const { count } = frame.fields
+        if (count > randomBytesMax) throw refusal('ValidationFailed', 'too many random bytes')
+        if (count === 0) return { output: Buffer.alloc(0) }
+        const { output } = await this.#jobs.need(call, jobOp.random, { outMax: count })
+        if (output?.length !== count) throw refusal('HsmFailure', 'random bytes of an unexpected length', 'B')
+        return { output }
+      }
+      case 'wrap': {
+        const { fields } = frame
+        const target = readKey({
+          purpose: fields.targetPurpose,
+          spec: fields.targetSpec,
+          construction: fields.targetConstruction,
+          session: fields.targetSession,
+          objectId: fields.targetObjectId,
+          label: fields.targetLabel,
+        })
+        const algorithm = algorithmOf(fields.algorithm) as WrapAlgorithm
+        return { wrapped: await this.#creating.wrap(call, this.#key(fields, 'wrap'), target, algorithm) }
+      }
+      case 'unwrap': {
+        const { fields } = frame
+        const algorithm = algorithmOf(fields.algorithm) as WrapAlgorithm
+        const key = this.#key(fields, 'unwrap')
+        const wrapped = asBuffer(fields.wrapped)
+        return createdFields(await this.#creating.unwrapSession(call, key, algorithm, wrapped, fields.intent))
+      }
+      case 'generate':
+        return createdFields(await this.#creating.generateSession(call, frame.fields.intent))
+      case 'attributes':
+        return { object: await summarise(this.#jobs, this.#objects, call, readKey(frame.fields)) }
+      case 'destroy': {
+        const key = readKey(frame.fields)
+        if (key.session === 0) throw refusal('KeyUsageInvalid', 'token objects are destroyed by manage', 'B')
+        this.#workingKeys.forget((name) => name === key.name)
+        return { destroyed: await destroySessionObject(this.#jobs, this.#objects, call, key) }
+      }
+      case 'forget': {
+        const { objectId, label } = frame.fields
+        this.#forget(asBuffer(objectId), label)
+        return {}
+      }
+      case 'probe':
+        return { capabilities: await probeToken(this.#jobs, call, this.#facts) }
+      case 'ping': {
+        await this.#jobs.need(call, jobOp.random, { outMax: 8 })
+        const { size: workingKeys } = this.#workingKeys
+        const { size: sessionObjects } = this.#objects.session
+        return { state: { ...this.#jobs.depth(), workingKeys, sessionObjects, handles: this.#objects.handles.size } }
+      }
+      default:
+        throw refusal('Unsupported', `${frame.operation} is not for this role`, 'B')
+    }
+  }
+
+  #key(fields: Parameters<typeof readKey>[0], operation: OperationName): KeyRef {
+    const key = readKey(fields)
+    if (!allowed[key.purpose].has(operation)) {
+      throw refusal('KeyUsageInvalid', `keys of purpose ${key.purpose} do not ${operation}`)
+    }
+    return key
+  }
+
+  #forget(objectId: Buffer, label: string): void {
+    this.#objects.handles.forget(objectId, label)
+    const bare = objectName('secret', objectId, '')
+    this.#workingKeys.forget((name) => name === bare || name.startsWith(`${bare}\u0000`))
+  }
+}
+
+export function createdFields(created: Created) {
+  const { session, construction, publicKey } = created
+  return { session, construction: constructions.indexOf(construction), publicKey }
+}
+
+export function algorithmOf(code: number): (typeof algorithms)[number] {
+  const algorithm = algorithms[code]
+  if (algorithm === undefined) throw refusal('ValidationFailed', 'unknown code of algorithm', 'B')
+  return algorithm
+}
+
+function cipherOf(code: number): CipherAlgorithm {
+  const algorithm = algorithmOf(code)
+  if (
+    algorithm === 'SEAL' ||
+    algorithm === 'AES_GCM' ||
+    algorithm === 'RSAES_OAEP_SHA_1' ||
+    algorithm === 'RSAES_OAEP_SHA_256'
+  ) {
+    return algorithm
+  }
+  throw refusal('ValidationFailed', 'no cipher of that code', 'B')
+}
