@@ -67,9 +67,14 @@ type Comparison = (value: string, facts: Facts, effect: Effect) => boolean
  * unresolved variable does not hold.
  */
 function comparison(operands: readonly Operand[], isNegated: boolean): Comparison {
-  if (!isNegated) return (value, facts) => operands.some((operand) => operand.matches(value, facts))
+  const literals = new Set(operands.flatMap(({ literal }) => (literal === undefined ? [] : [literal])))
+  const others = operands.filter(({ literal }) => literal === undefined)
+  if (!isNegated) {
+    return (value, facts) => literals.has(value) || others.some((operand) => operand.matches(value, facts))
+  }
   return (value, facts, effect) =>
-    operands.every((operand) => (operand.isResolved(facts) ? !operand.matches(value, facts) : effect === 'Deny'))
+    !literals.has(value) &&
+    others.every((operand) => (operand.isResolved(facts) ? !operand.matches(value, facts) : effect === 'Deny'))
 }
 
 function absentAnswer(quantifier: Quantifier, isNegated: boolean): boolean {

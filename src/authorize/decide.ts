@@ -7,7 +7,8 @@
 
 import type { Decision } from '../call.ts'
 import type { Facts } from './facts.ts'
-import { findGrant, findRetireReach, type Grant } from './grants.ts'
+import type { Grant } from './grant.ts'
+import { findGrant, findRetireReach } from './grants.ts'
 import { findAllow, findDeny, type PolicyIndex } from './policy-index.ts'
 import type { Name, Reach } from './principal-set.ts'
 import type { Statement } from './statement.ts'

@@ -1,48 +1,17 @@
 /**
  * Grants: what they permit and to whom (AWS KMS Developer Guide, "Grants in AWS KMS"). A grant only ever allows. The store of grants is
- * elsewhere; here they are plain values, found by grantee through an index that is built once per frozen list.
+ * elsewhere; here they are plain values, found through the index of grant-index.ts.
  */
 
 import { encryptionContextKeys, encryptionContextPrefix, type Facts, findValue, foldKey } from './facts.ts'
+import { type ContextPairs, canonicalGrantee, contextOperations, type Grant } from './grant.ts'
+import { findIndexed, indexGrants } from './grant-index.ts'
 import type { Name, Reach } from './principal-set.ts'
-
-export type ContextPairs = Readonly<Record<string, string>>
-
-export interface GrantConstraints {
-  readonly encryptionContextEquals?: ContextPairs
-  readonly encryptionContextSubset?: ContextPairs
-  readonly sourceArn?: string
-}
-
-export interface Grant {
-  readonly grantId: string
-  readonly keyArn: string
-  /** An ARN or a 12-digit account; absent where a service is the grantee, which no caller of the gateway is. */
-  readonly granteePrincipal?: string
-  readonly retiringPrincipal?: string
-  /** The account in which the grant was created. */
-  readonly issuingAccount: string
-  /** Names of grant operations: `Decrypt`, `ReEncryptFrom`, ... */
-  readonly operations: readonly string[]
-  readonly constraints?: GrantConstraints
-}
 
 export interface GrantMatch {
   readonly grant: Grant
   readonly reach: Reach
 }
-
-/** Operations that carry an encryption context; constraints on it bind these, and CreateGrant by way of the child grant. */
-const contextOperations = new Set([
-  'Encrypt',
-  'Decrypt',
-  'GenerateDataKey',
-  'GenerateDataKeyWithoutPlaintext',
-  'GenerateDataKeyPair',
-  'GenerateDataKeyPairWithoutPlaintext',
-  'ReEncryptFrom',
-  'ReEncryptTo',
-])
 
 const unconstrainedOperations = new Set(['CreateGrant', 'DescribeKey', 'RetireGrant'])
 
@@ -52,10 +21,10 @@ const actionPrefix = 'kms:'
 export function findGrant(grants: readonly Grant[], names: readonly Name[], facts: Facts): GrantMatch | undefined {
   if (grants.length === 0 || !facts.action.startsWith(actionPrefix)) return undefined
   const operation = facts.demand.action.slice(actionPrefix.length)
-  const byGrantee = indexByGrantee(grants)
+  const index = indexGrants(grants)
+  const isPermitted = (grant: Grant) => permits(grant, operation, facts)
   for (const name of names) {
-    const candidates = byGrantee.get(name.text)
-    const grant = candidates?.find((each) => permits(each, operation, facts))
+    const grant = findIndexed(index, name.text, operation, facts, isPermitted)
     if (grant !== undefined) return { grant, reach: name.reach }
   }
   return undefined
@@ -86,30 +55,6 @@ export function isNoBroader(child: Pick<Grant, 'operations' | 'constraints'>, pa
   if (subset === undefined) return true
   const childPairs = [childEquals, child.constraints?.encryptionContextSubset]
   return childPairs.some((pairs) => pairs !== undefined && includesPairs(pairs, subset))
-}
-
-const indexes = new WeakMap<readonly Grant[], ReadonlyMap<string, readonly Grant[]>>()
-
-function indexByGrantee(grants: readonly Grant[]): ReadonlyMap<string, readonly Grant[]> {
-  const known = indexes.get(grants)
-  if (known !== undefined) return known
-  const index = new Map<string, Grant[]>()
-  for (const grant of grants) {
-    const grantee = canonicalGrantee(grant.granteePrincipal)
-    if (grantee === undefined) continue
-    const same = index.get(grantee)
-    if (same === undefined) index.set(grantee, [grant])
-    else same.push(grant)
-  }
-  // A list that can still change has no index that stays true.
-  if (Object.isFrozen(grants)) indexes.set(grants, index)
-  return index
-}
-
-/** Grants name accounts by id or by root ARN; `*` is no grantee. */
-function canonicalGrantee(principal: string | undefined): string | undefined {
-  if (principal === undefined || principal === '*') return undefined
-  return /^arn:[a-z-]+:iam::(\d{12}):root$/.exec(principal)?.[1] ?? principal
 }
 
 function permits(grant: Grant, operation: string, facts: Facts): boolean {

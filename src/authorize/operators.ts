@@ -15,6 +15,8 @@ import { legacyParsingError, syntaxError } from './policy-error.ts'
 export interface Operand {
   matches(value: string, facts: Facts): boolean
   isResolved(facts: Facts): boolean
+  /** The one value it matches, where that can be said beforehand. */
+  readonly literal?: string | undefined
 }
 
 export interface Operator {

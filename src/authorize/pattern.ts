@@ -15,7 +15,7 @@ export interface Pattern {
   matches(value: string, facts: Facts): boolean
   /** False when a variable of the pattern has no value in this request; such a pattern matches nothing. */
   isResolved(facts: Facts): boolean
-  /** The text itself, when there is neither wildcard nor variable in it. */
+  /** The one value it matches, when there is neither wildcard nor variable in it and case counts. */
   readonly literal: string | undefined
 }
 
@@ -38,7 +38,7 @@ export function compileTokens(tokens: readonly Token[], ignoresCase: boolean): P
   if (variables.length === 0) {
     const glob = compileGlob(tokens, fold, undefined)
     return Object.freeze({
-      literal: tokens.every((token) => token.kind === 'text') ? fold(tokens.map(textOf).join('')) : undefined,
+      literal: !ignoresCase && tokens.every(({ kind }) => kind === 'text') ? tokens.map(textOf).join('') : undefined,
       matches: (value: string) => glob(fold(value)),
       isResolved: () => true,
     })
