@@ -58,7 +58,11 @@ export async function openCatalogSeal(parts: SystemKeyParts): Promise<void> {
   if (found?.key.state === 'Creating') {
     for (const material of found.materials) await settleBackingKey(creation, found, material, soon())
   }
-  const settled = (await catalog.findUnverified(name)) ?? (await makeSystemKey(creation, 'catalog-hmac'))
+  const settled = await catalog.findUnverified(name)
+  if (settled === undefined) {
+    await makeSystemKey(creation, 'catalog-hmac')
+    return
+  }
   install(hsmKeyOf(settled, currentMaterial(settled)))
   await catalog.verifyEntry(settled)
 }
