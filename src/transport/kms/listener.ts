@@ -1,0 +1,226 @@
+/**
+ * The HTTP/1.1 listener: raw bodies within a limit, one answer for every request, in JSON even where HTTP itself is broken. It knows
+ * nothing of operations. While it closes it accepts nothing new, answers what is under way and ends each connection after it.
+ */
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Source } from '../../call.ts'
+import { renderFailure } from './json-protocol.ts'
+import { KmsError } from './kms-error.ts'
+import type { WireProtocol, WireResponse } from './wire.ts'
+
+export interface ListenerLimits {
+  readonly maxBodyBytes: number
+  readonly maxHeaderBytes: number
+  readonly maxConnections: number
+  /** For a whole request to arrive. */
+  readonly requestTimeoutMs: number
+  readonly headersTimeoutMs: number
+  /** Longer than a client's own, so that the client is the one to end an idle connection. */
+  readonly keepAliveTimeoutMs: number
+  /** How long closing waits for answers under way. */
+  readonly drainTimeoutMs: number
+}
+
+/** The largest legal request carries an attestation document of 262,144 bytes in base64. */
+export const defaultLimits: ListenerLimits = Object.freeze({
+  maxBodyBytes: 1024 * 1024,
+  maxHeaderBytes: 16 * 1024,
+  maxConnections: 10_000,
+  requestTimeoutMs: 30_000,
+  headersTimeoutMs: 10_000,
+  keepAliveTimeoutMs: 75_000,
+  drainTimeoutMs: 15_000,
+})
+
+export type ListenAddress =
+  | { readonly host: string; readonly port: number }
+  /** A listening socket that this process inherited. */
+  | { readonly fd: number }
+
+export interface ListenerOptions {
+  readonly answer: WireProtocol
+  readonly limits?: Partial<ListenerLimits>
+  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer }
+  /** Addresses and networks of proxies whose X-Forwarded-For is believed. */
+  readonly trustedProxies?: readonly string[]
+  /** A request that never became a call: broken HTTP, wrong path or method, too large. */
+  readonly onRefused?: (name: string, cause: unknown) => void
+}
+
+export interface Listener extends AsyncDisposable {
+  /** Resolves with the bound address. @throws the system error when the address can't be bound. */
+  listen(address: ListenAddress): Promise<AddressInfo>
+  close(): Promise<void>
+}
+
+/** What AWS sends besides, so that no cache keeps an answer. */
+const fixedHeaders = {
+  'cache-control': 'no-cache, no-store, must-revalidate, private',
+  expires: '0',
+  pragma: 'no-cache',
+}
+
+export function createListener(options: ListenerOptions): Listener {
+  const limits = { ...defaultLimits, ...options.limits }
+  const { answer, trustedProxies = [], onRefused = () => {} } = options
+  const app = fastify({
+    logger: false,
+    bodyLimit: limits.maxBodyBytes,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    return503OnClosing: false,
+    trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
+    clientErrorHandler: (error, socket) => refuseConnection(error, socket as Socket, onRefused),
+    frameworkErrors: (error, _request, reply) => refuse(reply, new KmsError('UnknownOperation', undefined, error), 404),
+    ...serverOptions(options, limits),
+  }) as FastifyInstance
+
+  function refuse(reply: FastifyReply, error: KmsError, status?: number): void {
+    onRefused(error.kmsCode, error)
+    const response = renderFailure(error)
+    send(reply, randomUUID(), status === undefined ? response : { ...response, status })
+  }
+
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  app.setErrorHandler((error, _request, reply) => refuse(reply, wordFrameworkError(error)))
+  app.setNotFoundHandler((_request, reply) => refuse(reply, new KmsError('UnknownOperation'), 404))
+  app.post('/', async (request, reply) => {
+    const requestId = randomUUID()
+    const response = await answer({
+      method: request.method,
+      rawUrl: request.raw.url ?? '/',
+      rawHeaders: request.raw.rawHeaders,
+      headers: request.headers,
+      body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0),
+      requestId,
+      receivedAt: Date.now(),
+      source: sourceOf(request, trustedProxies.length > 0),
+    })
+    return send(reply, requestId, response)
+  })
+
+  const { server } = app
+  server.maxConnections = limits.maxConnections
+  // 417 and tunnels would otherwise be answered by Node with an empty body or not at all.
+  server.on('checkExpectation', (_request: IncomingMessage, response) => {
+    const { body, contentType } = renderFailure(new KmsError('RequestMalformed', 'Unsupported Expect header'))
+    response.writeHead(417, { 'content-type': contentType, connection: 'close' }).end(body)
+  })
+  server.on('connect', (_request: IncomingMessage, socket: Socket) =>
+    endWith(socket, 405, 'Method Not Allowed', new KmsError('UnknownOperation')),
+  )
+
+  let closing: Promise<void> | undefined
+  async function close(): Promise<void> {
+    const timer = setTimeout(() => server.closeAllConnections(), limits.drainTimeoutMs)
+    await app.close()
+    clearTimeout(timer)
+  }
+
+  return {
+    async listen(address) {
+      await app.ready()
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(address, () => {
+          server.off('error', reject)
+          resolve()
+        })
+      })
+      return server.address() as AddressInfo
+    },
+    close() {
+      closing ??= close()
+      return closing
+    },
+    [Symbol.asyncDispose]() {
+      return this.close()
+    },
+  }
+}
+
+function serverOptions({ tls }: ListenerOptions, limits: ListenerLimits): object {
+  const http = { maxHeaderSize: limits.maxHeaderBytes, headersTimeout: limits.headersTimeoutMs }
+  return tls === undefined ? { http } : { https: { ...http, ...tls, minVersion: 'TLSv1.2' } }
+}
+
+function send(reply: FastifyReply, requestId: string, response: WireResponse): FastifyReply {
+  return reply
+    .code(response.status)
+    .headers({ 'content-type': response.contentType, 'x-amzn-requestid': requestId, ...fixedHeaders })
+    .send(response.body)
+}
+
+const tlsBySocket = new WeakMap<Socket, { readonly version: string; readonly cipherSuite: string }>()
+
+function sourceOf(request: FastifyRequest, behindProxy: boolean): Source {
+  const { socket } = request.raw
+  const userAgent = request.headers['user-agent'] ?? ''
+  const address = behindProxy ? request.ip : (socket.remoteAddress ?? '')
+  const ip = address.startsWith('::ffff:') ? address.slice(7) : address
+  if (!(socket instanceof TLSSocket)) return { ip, userAgent }
+  let tls = tlsBySocket.get(socket)
+  if (tls === undefined) {
+    tls = { version: socket.getProtocol() ?? '', cipherSuite: socket.getCipher().standardName }
+    tlsBySocket.set(socket, tls)
+  }
+  return { ip, userAgent, tls: { ...tls, host: request.headers.host ?? '' } }
+}
+
+function wordFrameworkError(error: unknown): KmsError {
+  const code = (error as { code?: unknown }).code
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new KmsError('RequestTooLarge', 'Request body is too large', error)
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
+    return new KmsError('SerializationFailed', 'Content-Type is not valid', error)
+  }
+  return new KmsError('RequestMalformed', 'Request could not be read', error)
+}
+
+/** Broken HTTP: there is no request to answer, only a connection to end. */
+function refuseConnection(error: Error, socket: Socket, onRefused: (name: string, cause: unknown) => void): void {
+  const { code } = error as NodeJS.ErrnoException
+  if (code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    refused('RequestTooLarge', 431, 'Request Header Fields Too Large', 'Request headers are too large')
+  } else if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    refused('RequestTimedOut', 408, 'Request Timeout', 'Request did not arrive in time')
+  } else {
+    refused('RequestMalformed', 400, 'Bad Request', 'Request is not valid HTTP')
+  }
+
+  function refused(
+    name: 'RequestTooLarge' | 'RequestTimedOut' | 'RequestMalformed',
+    status: number,
+    reason: string,
+    text: string,
+  ) {
+    onRefused(name, error)
+    // An earlier request of the same connection may still wait for its answer, which must come first.
+    const pending = (socket as { _httpMessage?: { once(event: 'finish', listener: () => void): void } | null })
+      ._httpMessage
+    const end = () => endWith(socket, status, reason, new KmsError(name, text))
+    if (pending == null) end()
+    else pending.once('finish', end)
+  }
+}
+
+function endWith(socket: Socket, status: number, reason: string, error: KmsError): void {
+  const { body, contentType } = renderFailure(error)
+  const head = [
+    `HTTP/1.1 ${status} ${reason}`,
+    `Date: ${new Date().toUTCString()}`,
+    `Content-Type: ${contentType}`,
+    `x-amzn-RequestId: ${randomUUID()}`,
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+  ]
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+}

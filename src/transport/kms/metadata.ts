@@ -1,0 +1,98 @@
+/** KeyMetadata as CreateKey and DescribeKey return it (AWS KMS API Reference, "KeyMetadata"), and as an audit record shows it. */
+import type { KeyEntry } from '../../catalog/catalog.ts'
+import type { KeyUsage } from '../../hsm/port.ts'
+import type { KeyService } from '../../keys/keys.ts'
+
+/** Seconds with a fraction: every timestamp on this wire is a JSON number. */
+export function epochSeconds(atMs: number): number {
+  return atMs / 1000
+}
+
+/** The member that lists a key's algorithms; those of other usages are absent, not empty. */
+export const algorithmMember: Readonly<Record<Exclude<KeyUsage, 'WRAP_UNWRAP'>, string>> = {
+  ENCRYPT_DECRYPT: 'EncryptionAlgorithms',
+  SIGN_VERIFY: 'SigningAlgorithms',
+  GENERATE_VERIFY_MAC: 'MacAlgorithms',
+  KEY_AGREEMENT: 'KeyAgreementAlgorithms',
+  ENCAPSULATE_DECAPSULATE: 'EncapsulationAlgorithms',
+}
+
+export type KeyMetadata = Readonly<Record<string, unknown>>
+
+export function algorithmList(entry: KeyEntry, keys: KeyService): Readonly<Record<string, readonly string[]>> {
+  const { spec, usage } = entry.key
+  if (usage === 'WRAP_UNWRAP') return {}
+  return { [algorithmMember[usage]]: keys.algorithmsOf(spec, usage) }
+}
+
+export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadata {
+  const { key } = entry
+  const arn = keys.keyArn(key)
+  const materialId = currentMaterialId(entry)
+  return {
+    AWSAccountId: key.account,
+    KeyId: key.keyId,
+    Arn: arn,
+    CreationDate: epochSeconds(key.createdAt),
+    Enabled: key.state === 'Enabled',
+    Description: key.description,
+    KeyUsage: key.usage,
+    KeyState: key.state,
+    ...(key.state === 'PendingDeletion' && key.deletionAt !== null
+      ? { DeletionDate: epochSeconds(key.deletionAt) }
+      : {}),
+    Origin: key.origin,
+    KeyManager: 'CUSTOMER',
+    CustomerMasterKeySpec: key.spec,
+    KeySpec: key.spec,
+    ...algorithmList(entry, keys),
+    MultiRegion: key.multiRegion,
+    ...(key.multiRegion
+      ? {
+          MultiRegionConfiguration: {
+            MultiRegionKeyType: 'PRIMARY',
+            PrimaryKey: { Arn: arn, Region: key.region },
+            ReplicaKeys: [],
+          },
+        }
+      : {}),
+    ...(materialId === undefined ? {} : { CurrentKeyMaterialId: materialId }),
+  }
+}
+
+/** Symmetric keys of this gateway's own or imported material alone have one. */
+function currentMaterialId(entry: KeyEntry): string | undefined {
+  const { spec, origin, currentMaterial } = entry.key
+  if (spec !== 'SYMMETRIC_DEFAULT' || (origin !== 'AWS_KMS' && origin !== 'EXTERNAL')) return undefined
+  const material = entry.materials.find((row) => row.number === currentMaterial)
+  return material === undefined || material.materialId.length === 0 ? undefined : material.materialId.toString('hex')
+}
+
+const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
+
+/** CloudTrail's own form of dates inside responseElements: `Aug 10, 2022, 10:38:27 PM`, UTC. */
+export function recordDate(atSeconds: number): string {
+  const date = new Date(atSeconds * 1000)
+  const two = (value: number) => String(value).padStart(2, '0')
+  const hour = date.getUTCHours()
+  const clock = `${hour % 12 === 0 ? 12 : hour % 12}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())}`
+  const day = `${months[date.getUTCMonth()]} ${date.getUTCDate()}, ${date.getUTCFullYear()}`
+  return `${day}, ${clock} ${hour < 12 ? 'AM' : 'PM'}`
+}
+
+/** An output as an audit record shows it: lowerCamel members, dates in words. */
+export function recordOutput(output: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  const recorded: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(output)) {
+    if (value === undefined) continue
+    const member = name.charAt(0).toLowerCase() + name.slice(1)
+    if (name.endsWith('Date') && typeof value === 'number') recorded[member] = recordDate(value)
+    else if (Array.isArray(value)) recorded[member] = value.map((item) => (isRecord(item) ? recordOutput(item) : item))
+    else recorded[member] = isRecord(value) ? recordOutput(value) : value
+  }
+  return recorded
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

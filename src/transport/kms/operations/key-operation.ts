@@ -1,0 +1,144 @@
+/**
+ * What the operations on one key have in common: look the key up, demand its action, perform, record. An operation file adds its
+ * schema, its conditions and its meaning.
+ */
+import type { Authorizer } from '../../../authorize/authorize.ts'
+import type { Decision, Demand } from '../../../call.ts'
+import type { KeyEntry } from '../../../catalog/catalog.ts'
+import { GatewayError } from '../../../error.ts'
+import type { KeyService, ResolvedKey } from '../../../keys/keys.ts'
+import type { Operation, Prepared, Scope } from '../../../pipeline.ts'
+import { demandOnKey, type OperationConditions } from '../conditions.ts'
+import { KmsError } from '../kms-error.ts'
+import { readInput, recordInput, type Schema } from '../schema.ts'
+
+/** What operations are built from. */
+export interface KmsParts {
+  readonly keys: KeyService
+  /** Judges whether a new key policy would lock its author out. */
+  readonly authorizer: Pick<Authorizer, 'decide'>
+  /** Whether a user, role, session or account that a key policy names exists; without it every name is taken. */
+  readonly principalExists?: (name: string) => boolean | Promise<boolean>
+}
+
+/** The result of an operation before it is rendered. */
+export interface KmsOutput {
+  /** Output members; Buffers become base64. Null where the operation answers nothing. */
+  readonly members: Readonly<Record<string, unknown>> | null
+  /** For the audit record; never a secret. */
+  readonly additionalEventData?: Readonly<Record<string, unknown>>
+}
+
+export type KmsOperation = Operation<unknown, unknown, KmsOutput>
+
+/** Budget of calls that use a key and of those that make or change one. */
+export const useTimeoutMs = 5_000
+export const changeTimeoutMs = 60_000
+
+/** A key as the request names it, and how a refusal is worded where AWS does it otherwise. */
+export interface NamedKey {
+  readonly key: ResolvedKey
+  readonly denial?: (decision: Decision & { allowed: false }, demand: Demand) => GatewayError
+}
+
+interface KeyOperation<I> {
+  readonly name: string
+  readonly readOnly: boolean
+  readonly timeoutMs?: number
+  readonly input: Schema<I>
+  /** Rules across members that need no key. @throws GatewayError */
+  check?(input: I): void
+  /** Finds the key; usually by `KeyId`. */
+  find(input: I, scope: Scope): Promise<NamedKey>
+  /** The key may be another account's. */
+  readonly isCrossAccount: boolean
+  conditions?(input: I): OperationConditions
+  perform(input: I, key: PresentKey, scope: Scope): Promise<KmsOutput>
+  /** CloudTrail's responseElements: null for cryptographic and read calls. */
+  respond?(output: KmsOutput): Readonly<Record<string, unknown>> | null
+  /** Request parameters beyond what the schema records. */
+  amend?(recorded: Readonly<Record<string, unknown>>, input: I): Readonly<Record<string, unknown>>
+}
+
+/** A key that exists. */
+export interface PresentKey extends ResolvedKey {
+  readonly entry: KeyEntry
+}
+
+export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I, ResolvedKey, KmsOutput> {
+  const { name, readOnly, timeoutMs = useTimeoutMs, input: schema } = definition
+  return {
+    name,
+    readOnly,
+    timeoutMs,
+    parse(raw) {
+      const input = readInput(schema, raw)
+      definition.check?.(input)
+      return input
+    },
+    async prepare(input, scope): Promise<Prepared<ResolvedKey>> {
+      const { key, denial } = await definition.find(input, scope)
+      const visible = definition.isCrossAccount || key.account === scope.account ? key : { ...key, entry: undefined }
+      return {
+        resources: visible,
+        demands: [demandOnKey(`kms:${name}`, visible, scope, definition.conditions?.(input))],
+        ...(denial === undefined ? {} : { denial }),
+      }
+    },
+    perform(input, key, scope) {
+      return definition.perform(input, requirePresent(key), scope)
+    },
+    record(input, key, output) {
+      const recorded = recordInput(schema, input)
+      return {
+        requestParameters: definition.amend?.(recorded, input) ?? recorded,
+        responseElements: output === undefined ? null : (definition.respond?.(output) ?? null),
+        resources: key === undefined ? [] : [recordKey(key)],
+        ...(output?.additionalEventData === undefined ? {} : { additionalEventData: output.additionalEventData }),
+      }
+    },
+  }
+}
+
+/**
+ * Looks up what a KeyId member names. Keys of another purpose belong to another door: here they don't exist.
+ * @throws GatewayError `KeyNotFound`
+ */
+export async function findKey(
+  keys: KeyService,
+  reference: string,
+  accepts: 'key' | 'key-or-alias',
+  scope: Scope,
+): Promise<ResolvedKey> {
+  const key = await keys.resolve(reference, accepts, scope)
+  if (key.entry === undefined || key.entry.key.purpose === 'kms') return key
+  if (key.account !== scope.account) return { ...key, entry: undefined }
+  throw new GatewayError('KeyNotFound', { text: `Key '${key.arn}' does not exist` })
+}
+
+/** Authorization denies every demand on a key that does not exist; getting here without one is our mistake. */
+export function requirePresent(key: ResolvedKey): PresentKey {
+  if (key.entry === undefined) throw new TypeError('a demand on an absent key was allowed')
+  return key as PresentKey
+}
+
+export function recordKey(key: ResolvedKey): { account: string; type: string; arn: string } {
+  return { account: key.account, type: 'AWS::KMS::Key', arn: key.arn }
+}
+
+/** No grant exists that a token could stand for: every token is unknown. @throws KmsError `GrantTokenInvalid` */
+export function checkGrantTokens(tokens: readonly string[] | undefined): void {
+  if (tokens !== undefined && tokens.length > 0) throw new KmsError('GrantTokenInvalid')
+}
+
+/** Attestation documents can't be verified here; the plaintext must not go out in clear instead. */
+export function refuseRecipient(recipient: unknown): void {
+  if (recipient !== undefined) throw new GatewayError('Unsupported', {})
+}
+
+/** Audit data of symmetric cryptography. */
+export function materialData(
+  materialId: string | null,
+): { readonly additionalEventData: { readonly keyMaterialId: string } } | Record<string, never> {
+  return materialId === null ? {} : { additionalEventData: { keyMaterialId: materialId } }
+}
