@@ -4,7 +4,6 @@
  */
 import type { Lane } from './events.ts'
 import type { OperationName } from './frames.ts'
-import type { WorkerProcess } from './worker-process.ts'
 
 /**
  * What may happen to a call whose worker died or is silent. `hedge`: a second worker may be asked while the first is silent. `replay`: once
@@ -46,8 +45,8 @@ export interface RoutedCall {
   retries: number
   throttles: number
   hedged: boolean
-  /** Where it should not go again, while there is a choice. */
-  avoid: WorkerProcess | undefined
+  /** Id of the worker it should not go to again, while there is a choice. */
+  avoid: string | undefined
   notBeforeMs: number
 }
 

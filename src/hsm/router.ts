@@ -250,13 +250,13 @@ export function createRouter(options: RouterOptions): Router {
   }
 
   function mayTry(call: RoutedCall, worker: WorkerProcess): boolean {
-    if (call.avoid === worker && (call.live > 0 || readyCount(call.rule.lane) > 1)) return false
+    if (call.avoid === worker.id && (call.live > 0 || readyCount(call.rule.lane) > 1)) return false
     if (call.deaths > 0) return worker.suspectsInFlight === 0
     return !call.hedged || worker.suspectsInFlight < Math.max(1, worker.maxWindow >> 2)
   }
 
   function sendAgain(call: RoutedCall, avoid: WorkerProcess, why: RetryReason, delayMs = 0): void {
-    call.avoid = avoid
+    call.avoid = avoid.id
     call.notBeforeMs = delayMs === 0 ? 0 : performance.now() + delayMs
     again.push(call)
     observe.callRetried(group, call.operation, why)

@@ -185,7 +185,6 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
         role: place.role,
         command: options.command,
         env: token.env ?? {},
-        sessions: place.role === 'manage' ? 1 : token.sessions,
       },
       {
         onAnswer,
@@ -239,6 +238,9 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     place.failedStarts = 0
     place.trouble = undefined
     worker.state = 'ready'
+    // Two calls per session: the next is there when one ends, and the rest can still go elsewhere.
+    worker.window = worker.maxWindow = Math.max(1, ready.sessions * 2)
+    worker.maxAdmin = ready.sessions > 4 ? 2 : 1
     lastReady = ready
     latch.clear(owner)
     observe.workerReady(worker, startMs, ready.objects)

@@ -19,8 +19,8 @@ export interface WorkerProcess extends WorkerName {
   readonly attempts: ReadonlyMap<number, Attempt>
   /** Calls it may have in flight on the hot lane: shrinks when the token throttles, grows back with success. */
   window: number
-  readonly maxWindow: number
-  readonly maxAdmin: number
+  maxWindow: number
+  maxAdmin: number
   hotInFlight: number
   adminInFlight: number
   suspectsInFlight: number
@@ -63,7 +63,6 @@ export interface WorkerSpawn {
   /** Program and arguments. */
   readonly command: readonly string[]
   readonly env: Readonly<Record<string, string>>
-  readonly sessions: number
 }
 
 interface Question {
@@ -127,9 +126,9 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     pid: child.pid,
     state: 'starting',
     attempts,
-    window: options.sessions * 2,
-    maxWindow: options.sessions * 2,
-    maxAdmin: options.sessions > 4 ? 2 : 1,
+    window: 1,
+    maxWindow: 1,
+    maxAdmin: 1,
     hotInFlight: 0,
     adminInFlight: 0,
     suspectsInFlight: 0,
@@ -179,22 +178,18 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     }
     hooks.onIdle(worker)
   })
-  socket.on('error', (error) => {
-    reason ??= `pipe: ${error.message}`
-  })
+  socket.on('error', () => {}) // close follows
   socket.on('close', () => {
-    if (!exited) {
-      reason ??= 'closed its pipe'
-      child.kill('SIGKILL')
-    }
     worker.state = 'dead'
-    // The exit tells more than the closed pipe: wait for it, it is at hand.
-    if (exited || child.pid === undefined) finish()
+    // The exit tells more than the closed pipe, and is at hand unless the process lives on without its pipe.
+    if (exited) finish()
+    else setTimeout(() => kill('closed its pipe'), pipeGraceMs).unref()
   })
   child.on('error', (error) => {
     reason ??= `cannot start ${program}: ${error.message}`
     exited = true
-    socket.destroy()
+    if (worker.state === 'dead') finish()
+    else socket.destroy()
   })
   child.on('exit', (code, signal) => {
     exited = true
