@@ -106,6 +106,11 @@ interface Thread {
   end(): Promise<void>
 }
 
+interface RunningThread {
+  readonly worker: Worker
+  readonly waiting: Map<number, Waiting>
+}
+
 type Answered = Exclude<ThreadAnswer, { readonly failure: unknown }>
 
 interface Waiting {
@@ -114,7 +119,7 @@ interface Waiting {
 }
 
 function openThread(data: ThreadData, start: StartThread): Thread {
-  let running: { readonly worker: Worker; readonly waiting: Map<number, Waiting> } | undefined
+  let running: RunningThread | undefined
   let closed = false
   let lastId = 0
 
@@ -132,7 +137,7 @@ function openThread(data: ThreadData, start: StartThread): Thread {
   const begin = () => {
     const worker = start(data)
     const waiting = new Map<number, Waiting>()
-    const mine = { worker, waiting }
+    const mine: RunningThread = { worker, waiting }
     const lose = (error: Error) => {
       if (running === mine) running = undefined
       for (const { reject } of waiting.values()) reject(error)
@@ -151,6 +156,8 @@ function openThread(data: ThreadData, start: StartThread): Thread {
     return mine
   }
 
+  // both threads load their code at the same time; each opens its connection at its first call
+  running = begin()
   return {
     async call(kind, statements) {
       if (closed) throw catalogUnavailable('the catalog is closed')
