@@ -25,6 +25,8 @@ export interface Principal {
 /** An absolute limit on the monotonic clock (milliseconds of `performance.now()`), so that wall-clock jumps don't matter. */
 export interface Deadline {
   readonly atMs: number
+  /** Asked again whenever the call leaves a queue. @throws GatewayError when it may no longer run: key disabled, credential withdrawn. */
+  readonly admit?: () => void
 }
 
 export function deadlineIn(timeoutMs: number): Deadline {

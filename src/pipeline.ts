@@ -57,10 +57,15 @@ export interface Call {
   readonly deadline: Deadline
   readonly source: Source
   readonly partition: string
-  /** Evidence → principal and Region. @throws GatewayError of the Credentials and Signature codes. */
-  authenticate():
-    | { readonly principal: Principal; readonly region: string }
-    | Promise<{ readonly principal: Principal; readonly region: string }>
+  /** Evidence → who calls. @throws GatewayError of the Credentials and Signature codes. */
+  authenticate(): Caller | Promise<Caller>
+}
+
+export interface Caller {
+  readonly principal: Principal
+  readonly region: string
+  /** Asked again when work of this call leaves a queue. @throws GatewayError when the credential was withdrawn meanwhile. */
+  readonly admit?: () => void
 }
 
 export type Outcome =
@@ -88,7 +93,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
   return async function run(call) {
     const startedMs = performance.now()
     const { operation } = call
-    let caller: { readonly principal: Principal; readonly region: string }
+    let caller: Caller
     try {
       const answer = call.authenticate()
       caller = answer instanceof Promise ? await answer : answer
@@ -98,7 +103,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
       return { ok: false, error, authenticated: false }
     }
 
-    const { principal, region } = caller
+    const { principal, region, admit } = caller
     const scope: Scope = {
       partition: call.partition,
       account: principal.account,
@@ -106,7 +111,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
       principal,
       requestId: call.requestId,
       source: call.source,
-      deadline: call.deadline,
+      deadline: admit === undefined ? call.deadline : { ...call.deadline, admit },
     }
     let input: unknown
     let parsed = false

@@ -104,6 +104,42 @@ export interface KeyService {
     deadline: Deadline,
   ): Promise<void>
   publicKey(entry: KeyEntry): Buffer
+  mac(
+    entry: KeyEntry,
+    request: { algorithm: string; message: Uint8Array; operation: string; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<Buffer>
+  /** @throws `MacInvalid`; never answers false. */
+  verifyMac(
+    entry: KeyEntry,
+    request: { algorithm: string; message: Uint8Array; mac: Uint8Array; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<void>
+
+  /** Enabled ↔ Disabled; no-ops succeed. Effective for the next operation on every door, queued ones included, when it resolves. */
+  setEnabled(entry: KeyEntry, enabled: boolean): Promise<void>
+  setDescription(entry: KeyEntry, description: string): Promise<void>
+  /** @throws `KeyStateInvalid` when it is pending already. */
+  scheduleDeletion(entry: KeyEntry, windowDays: number): Promise<KeyEntry>
+  /** The key is Disabled afterwards. @throws `KeyStateInvalid` `is not pending deletion`. */
+  cancelDeletion(entry: KeyEntry): Promise<KeyEntry>
+  setPolicy(entry: KeyEntry, document: string): Promise<void>
+  /** State checks only; limits and reserved names are the caller's. */
+  setTags(entry: KeyEntry, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<void>
+
+  /** @throws `AlreadyExists`, `LimitExceeded` (50 per key), `KeyStateInvalid`. */
+  createAlias(name: string, target: KeyEntry): Promise<void>
+  /** @throws `KeyNotFound` when there is no such alias; `ValidationFailed` when old and new key differ in kind or usage. */
+  updateAlias(name: string, target: KeyEntry, locale: Locale): Promise<void>
+  /** @throws `KeyNotFound`. */
+  deleteAlias(name: string, locale: Locale): Promise<void>
+  findAlias(name: string, locale: Locale): Promise<AliasRecord | undefined>
+  listAliases(
+    locale: Locale,
+    keyId: string | undefined,
+    after: string | undefined,
+    limit: number,
+  ): Promise<{ readonly aliases: readonly AliasRecord[]; readonly more: boolean }>
   /** Algorithms a key offers, in AWS's order. */
   algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[]
 }

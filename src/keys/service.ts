@@ -2,7 +2,8 @@
  * The key service: one function per meaning. Each checks in AWS's order (state, usage, algorithm, limits, then the operation, then
  * DryRun) and asks the module last. Stateless but for what it is given; safe for any number of concurrent calls.
  */
-import { constants, publicEncrypt } from 'node:crypto'
+import { constants, publicEncrypt, timingSafeEqual } from 'node:crypto'
+import type { Deadline } from '../call.ts'
 import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { Hsm } from '../hsm/port.ts'
@@ -15,6 +16,7 @@ import {
   type SigningAlgorithm,
   specs,
 } from './algorithms.ts'
+import { createAliases } from './aliases.ts'
 import { currentMaterial, hsmKeyOf, publicKeyOf } from './backing-key.ts'
 import { type Blob, decodeBlob, encodeBlobHeader } from './ciphertext-blob.ts'
 import { createBackedKey } from './create-key.ts'
@@ -22,6 +24,7 @@ import { encodeEncryptionContext } from './encryption-context.ts'
 import { createKeyId, renderAliasArn, renderKeyArn } from './identifiers.ts'
 import { requireUsable } from './key-state.ts'
 import type { EncryptionContext, KeyService } from './keys.ts'
+import { createLifeCycle } from './life-cycle.ts'
 import { resolveKey } from './resolve.ts'
 import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
 
@@ -39,6 +42,18 @@ export interface KeyServiceParts {
 export function createKeyService(parts: KeyServiceParts): KeyService {
   const { catalog, hsm, partition, defaultGroup } = parts
   const arnOf = (entry: KeyEntry): string => renderKeyArn(partition, entry.key)
+
+  /** The state is asked again when the call leaves a queue, so that DisableKey holds for calls that still wait. */
+  function whileUsable(entry: KeyEntry, deadline: Deadline): Deadline {
+    return {
+      atMs: deadline.atMs,
+      admit() {
+        deadline.admit?.()
+        const now = catalog.peekKey(entry.key)
+        if (now !== undefined && now !== entry) requireUsable(arnOf(now), now)
+      },
+    }
+  }
 
   function requireUsage(entry: KeyEntry, usage: KeyEntry['key']['usage'], operation: string): void {
     if (entry.key.usage === usage) return
@@ -87,30 +102,30 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     entry: KeyEntry,
     plaintext: Uint8Array,
     context: EncryptionContext,
-    deadline: Parameters<Hsm['encrypt']>[3],
+    deadline: Deadline,
   ): Promise<Buffer> {
     const material = currentMaterial(entry)
     const derived = material.construction === 'derived'
     const header = encodeBlobHeader({ keyId: entry.key.keyId, materialId: material.materialId, derived })
     const input = { prefix: header, context: encodeEncryptionContext(context), data: plaintext }
-    return Buffer.concat([header, await hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, deadline)])
+    return Buffer.concat([
+      header,
+      await hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, whileUsable(entry, deadline)),
+    ])
   }
 
-  function openBlob(
-    entry: KeyEntry,
-    blob: Blob,
-    context: EncryptionContext,
-    deadline: Parameters<Hsm['encrypt']>[3],
-  ): Promise<Buffer> {
+  function openBlob(entry: KeyEntry, blob: Blob, context: EncryptionContext, deadline: Deadline): Promise<Buffer> {
     const material = entry.materials.find((row) => row.materialId.equals(blob.materialId))
     if (material === undefined || (material.construction === 'derived') !== blob.derived) {
       throw new GatewayError('CiphertextInvalid')
     }
     const input = { prefix: blob.header, context: encodeEncryptionContext(context), data: blob.sealed }
-    return hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, deadline)
+    return hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, whileUsable(entry, deadline))
   }
 
   const service: KeyService = {
+    ...createLifeCycle(parts),
+    ...createAliases(parts),
     keyArn: (name) => renderKeyArn(partition, name),
     aliasArn: (alias) => renderAliasArn(partition, alias),
     algorithmsOf,
@@ -171,7 +186,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
         requireNoContext(request.context)
         if (request.ciphertext.length !== specs[entry.key.spec].widthBytes) throw new GatewayError('CiphertextInvalid')
         const key = hsmKeyOf(entry, currentMaterial(entry))
-        plaintext = await hsm.decrypt(key, algorithm.hsm, { data: request.ciphertext }, deadline)
+        plaintext = await hsm.decrypt(key, algorithm.hsm, { data: request.ciphertext }, whileUsable(entry, deadline))
       }
       if (request.dryRun) {
         plaintext.fill(0)
@@ -196,7 +211,12 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const algorithm = prepareSignature(entry, request, 'Sign')
       if (request.dryRun) throw new GatewayError('DryRun')
       const input = moduleInput(algorithm, request.message, request.messageType)
-      const raw = await hsm.sign(hsmKeyOf(entry, currentMaterial(entry)), algorithm.hsm, input, deadline)
+      const raw = await hsm.sign(
+        hsmKeyOf(entry, currentMaterial(entry)),
+        algorithm.hsm,
+        input,
+        whileUsable(entry, deadline),
+      )
       return { signature: algorithm.family === 'ecdsa' ? encodeEcdsaSignature(raw) : raw }
     },
 
@@ -205,6 +225,24 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const publicKey = publicKeyOf(currentMaterial(entry))
       if (!isSignatureValid({ ...request, spec: entry.key.spec, algorithm, publicKey }))
         throw new GatewayError('SignatureInvalid')
+      if (request.dryRun) throw new GatewayError('DryRun')
+    },
+
+    async mac(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      requireUsage(entry, 'GENERATE_VERIFY_MAC', request.operation)
+      const algorithm = requireAlgorithm(entry, 'mac', request.algorithm)
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const key = hsmKeyOf(entry, currentMaterial(entry))
+      return hsm.mac(key, algorithm.hsm, request.message, whileUsable(entry, deadline))
+    },
+
+    async verifyMac(entry, request, deadline) {
+      const { algorithm, message, mac } = request
+      const expected = await service.mac(entry, { algorithm, message, operation: 'VerifyMac', dryRun: false }, deadline)
+      const valid = expected.length === mac.length && timingSafeEqual(expected, mac)
+      expected.fill(0)
+      if (!valid) throw new GatewayError('MacInvalid')
       if (request.dryRun) throw new GatewayError('DryRun')
     },
 

@@ -1,0 +1,62 @@
+/**
+ * Changes of a key's state by its owner. A change is acknowledged when the catalog has it durably and its caches follow; calls that
+ * still wait for the module ask again before they are sent.
+ */
+import type { Catalog, KeyEntry, KeyState } from '../catalog/catalog.ts'
+import { GatewayError } from '../error.ts'
+import { renderKeyArn } from './identifiers.ts'
+import { refuseStates } from './key-state.ts'
+import type { KeyService } from './keys.ts'
+
+export type LifeCycle = Pick<
+  KeyService,
+  'setEnabled' | 'setDescription' | 'scheduleDeletion' | 'cancelDeletion' | 'setPolicy' | 'setTags'
+>
+
+const dayMs = 24 * 60 * 60 * 1000
+const pendingDeletion: readonly KeyState[] = ['PendingDeletion', 'PendingReplicaDeletion']
+
+export function createLifeCycle(parts: {
+  readonly catalog: Catalog
+  readonly partition: string
+  readonly now: () => number
+}): LifeCycle {
+  const { catalog, partition, now } = parts
+  const refuse = (entry: KeyEntry, states: readonly KeyState[]): void =>
+    refuseStates(renderKeyArn(partition, entry.key), entry.key.state, states)
+
+  return {
+    async setEnabled(entry, enabled) {
+      refuse(entry, [...pendingDeletion, 'PendingImport', 'Creating', 'Updating'])
+      const state = enabled ? 'Enabled' : 'Disabled'
+      if (entry.key.state !== state) await catalog.updateKey(entry.key, { state })
+    },
+
+    async setDescription(entry, description) {
+      refuse(entry, pendingDeletion)
+      await catalog.updateKey(entry.key, { description })
+    },
+
+    async scheduleDeletion(entry, windowDays) {
+      refuse(entry, [...pendingDeletion, 'Updating'])
+      return catalog.updateKey(entry.key, { state: 'PendingDeletion', deletionAt: now() + windowDays * dayMs })
+    },
+
+    async cancelDeletion(entry) {
+      if (!pendingDeletion.includes(entry.key.state)) {
+        const keyArn = renderKeyArn(partition, entry.key)
+        throw new GatewayError('KeyStateInvalid', { keyArn, condition: 'not pending deletion' })
+      }
+      return catalog.updateKey(entry.key, { state: 'Disabled', deletionAt: null })
+    },
+
+    async setPolicy(entry, document) {
+      await catalog.putKeyPolicy(entry.key, document)
+    },
+
+    async setTags(entry, put, remove) {
+      refuse(entry, pendingDeletion)
+      await catalog.setTags(entry.key, put, remove)
+    },
+  }
+}
