@@ -2,7 +2,8 @@
 
 #include "values.h"
 
-#include <cstring>
+#include <system_error>
+#include <utility>
 
 namespace hsmgate
 {
@@ -313,18 +314,19 @@ void PoolBinding::endClose()
         blocking_.join();
     unregisterDeparture(&departure_);
     owner_.poolClosed();
-    if (!tearingDown_) {
-        const Napi::CallbackScope callback(env_, *context_);
-        for (const Napi::Promise::Deferred &deferred : closing_)
-            deferred.Resolve(env_.Undefined());
-    }
-    closing_.clear();
-    onCompletions_.Reset();
-    ownerReference_.Reset();
-    context_.reset();
     auto *last = new std::shared_ptr<PoolBinding>(std::move(self_));
     self_ = nullptr;
     async_.data = last;
+    const std::vector<Napi::Promise::Deferred> waiting = std::exchange(closing_, {});
+    if (!tearingDown_) {
+        /* Whoever waited runs at the end of this scope, and may call this object again. */
+        const Napi::CallbackScope callback(env_, *context_);
+        for (const Napi::Promise::Deferred &deferred : waiting)
+            deferred.Resolve(env_.Undefined());
+    }
+    onCompletions_.Reset();
+    ownerReference_.Reset();
+    context_.reset();
     uv_close(reinterpret_cast<uv_handle_t *>(&async_), [](uv_handle_t *handle) {
         auto *held = static_cast<std::shared_ptr<PoolBinding> *>(handle->data);
         const napi_async_cleanup_hook_handle hook = (*held)->teardownHook_;

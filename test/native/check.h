@@ -1,6 +1,6 @@
 /*
- * The test program's frame: TEST defines a case, CHECK and CHECK_EQUAL assert. A failed assertion prints its place and ends the case;
- * the program runs all cases in one process and one thread.
+ * The test program's frame: TEST defines a case, CHECK and CHECK_EQUAL assert. A failed assertion
+ * prints its place and ends the case; the program runs all cases in one process and one thread.
  */
 #pragma once
 
@@ -10,7 +10,8 @@
 #include <string>
 #include <vector>
 
-namespace hsmgate::test {
+namespace hsmgate::test
+{
 
 struct Case {
     const char *name;
@@ -48,23 +49,24 @@ std::vector<uint8_t> fromHex(const std::string &hex);
 
 #define TEST_JOIN2(a, b) a##b
 #define TEST_JOIN(a, b) TEST_JOIN2(a, b)
-#define TEST(name)                                                                                                     \
-    static void TEST_JOIN(run, __LINE__)();                                                                            \
-    static const hsmgate::test::Registration TEST_JOIN(case, __LINE__)(name, TEST_JOIN(run, __LINE__));                \
+#define TEST(name)                                                                                \
+    static void TEST_JOIN(run, __LINE__)();                                                       \
+    static const hsmgate::test::Registration TEST_JOIN(case, __LINE__)(name,                      \
+                                                                       TEST_JOIN(run, __LINE__)); \
     static void TEST_JOIN(run, __LINE__)()
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition))                                                                                              \
-            hsmgate::test::fail(__FILE__, __LINE__, "not true: " #condition);                                          \
+#define CHECK(condition)                                                      \
+    do {                                                                      \
+        if (!(condition))                                                     \
+            hsmgate::test::fail(__FILE__, __LINE__, "not true: " #condition); \
     } while (0)
 
-#define CHECK_EQUAL(got, wanted)                                                                                       \
-    do {                                                                                                               \
-        const auto got_ = (got);                                                                                       \
-        const decltype(got_) wanted_ = (wanted);                                                                       \
-        if (!(got_ == wanted_))                                                                                        \
-            hsmgate::test::fail(__FILE__, __LINE__,                                                                    \
-                                std::string(#got " is ") + hsmgate::test::show(got_) + ", not " +                      \
-                                    hsmgate::test::show(wanted_));                                                     \
+#define CHECK_EQUAL(got, wanted)                                                                  \
+    do {                                                                                          \
+        const auto got_ = (got);                                                                  \
+        const decltype(got_) wanted_ = (wanted);                                                  \
+        if (!(got_ == wanted_))                                                                   \
+            hsmgate::test::fail(__FILE__, __LINE__,                                               \
+                                std::string(#got " is ") + hsmgate::test::show(got_) + ", not " + \
+                                    hsmgate::test::show(wanted_));                                \
     } while (0)

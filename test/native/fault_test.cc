@@ -1,4 +1,5 @@
-/* The pool when the module misbehaves: real SoftHSM2 with single functions replaced. Every case sets its own counters. */
+/* The pool when the module misbehaves: real SoftHSM2 with single functions replaced. Every case
+ * sets its own counters. */
 #include "check.h"
 #include "token.h"
 
@@ -9,11 +10,13 @@
 using namespace hsmgate;
 using namespace hsmgate::test;
 
-namespace {
+namespace
+{
 
 const std::string iv(12, '\7');
 
-/* Replacements are plain functions, so what they count and obey is global; atomic, because session threads call them. */
+/* Replacements are plain functions, so what they count and obey is global; atomic, because session
+ * threads call them. */
 std::atomic<int> logins;
 std::atomic<int> opened;
 std::atomic<int> failures;
@@ -53,7 +56,8 @@ CK_RV limitedOpen(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR application, CK_V
                   CK_SESSION_HANDLE *session)
 {
     /* The anchor and two more. */
-    return opened++ < 3 ? real().C_OpenSession(slot, flags, application, notify, session) : CKR_SESSION_COUNT;
+    return opened++ < 3 ? real().C_OpenSession(slot, flags, application, notify, session)
+                        : CKR_SESSION_COUNT;
 }
 
 CK_RV closingRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
@@ -70,17 +74,20 @@ CK_RV failingRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
     return failNow() ? answer.load() : real().C_GenerateRandom(session, out, length);
 }
 
-CK_RV failingGenerate(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *attributes, CK_ULONG count,
-                      CK_OBJECT_HANDLE *key)
+CK_RV failingGenerate(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *attributes,
+                      CK_ULONG count, CK_OBJECT_HANDLE *key)
 {
     calls++;
-    return failNow() ? answer.load() : real().C_GenerateKey(session, mechanism, attributes, count, key);
+    return failNow() ? answer.load()
+                     : real().C_GenerateKey(session, mechanism, attributes, count, key);
 }
 
 /* Fails and leaves what C_SignInit started. */
-CK_RV lazySign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *signature, CK_ULONG *signatureLength)
+CK_RV lazySign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *signature,
+               CK_ULONG *signatureLength)
 {
-    return failNow() ? CKR_FUNCTION_FAILED : real().C_Sign(session, data, length, signature, signatureLength);
+    return failNow() ? CKR_FUNCTION_FAILED
+                     : real().C_Sign(session, data, length, signature, signatureLength);
 }
 
 CK_RV stubbornFinal(CK_SESSION_HANDLE, CK_BYTE *, CK_ULONG *)
@@ -100,11 +107,13 @@ CK_RV cancelling(CK_SESSION_HANDLE session, CK_FLAGS flags)
     cancels++;
     uint8_t scratch[512];
     CK_ULONG length = sizeof scratch;
-    return flags == CKF_SIGN ? real().C_SignFinal(session, scratch, &length) : CKR_FUNCTION_NOT_SUPPORTED;
+    return flags == CKF_SIGN ? real().C_SignFinal(session, scratch, &length)
+                             : CKR_FUNCTION_NOT_SUPPORTED;
 }
 
 /* Says "too small" without saying how much it wants. */
-CK_RV taciturnEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out, CK_ULONG *outLength)
+CK_RV taciturnEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out,
+                      CK_ULONG *outLength)
 {
     calls++;
     if (failNow()) {
@@ -115,7 +124,8 @@ CK_RV taciturnEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length,
 }
 
 /* Claims more output than there is room for. */
-CK_RV boastingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out, CK_ULONG *outLength)
+CK_RV boastingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out,
+                      CK_ULONG *outLength)
 {
     const CK_RV rv = real().C_Encrypt(session, data, length, out, outLength);
     *outLength = 1UL << 40;
@@ -123,7 +133,8 @@ CK_RV boastingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length,
 }
 
 /* Encrypts something else. */
-CK_RV lyingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out, CK_ULONG *outLength)
+CK_RV lyingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *out,
+                   CK_ULONG *outLength)
 {
     std::vector<CK_BYTE> changed(data, data + length);
     changed[0] ^= 1;
@@ -142,7 +153,9 @@ CK_RV gatedRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
 CK_OBJECT_HANDLE makeMacKey(Runner &runner)
 {
     const auto job = runner.run(Op::generateKey, CKM_GENERIC_SECRET_KEY_GEN, 0, "", "",
-                                flag(CKA_TOKEN, false) + attribute(CKA_VALUE_LEN, packedUlong(32)) + flag(CKA_SIGN, true), 0);
+                                flag(CKA_TOKEN, false) + attribute(CKA_VALUE_LEN, packedUlong(32)) +
+                                    flag(CKA_SIGN, true),
+                                0);
     CHECK_EQUAL(job->rv, CKR_OK);
     return job->handle;
 }
@@ -248,7 +261,8 @@ TEST("an operation that an error left active is ended by its Final, without losi
     CHECK(!runner.open().failed());
     const CK_OBJECT_HANDLE key = makeMacKey(runner);
     resetCounters(CKR_OK, 1);
-    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_FUNCTION_FAILED);
+    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv,
+                CKR_FUNCTION_FAILED);
     CHECK_EQUAL(calls.load(), 1);
     CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_OK);
     CHECK_EQUAL(opened.load(), 0);
@@ -264,7 +278,8 @@ TEST("a module of version 3 is asked to cancel instead")
     CHECK(!runner.open().failed());
     const CK_OBJECT_HANDLE key = makeMacKey(runner);
     resetCounters(CKR_OK, 1);
-    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_FUNCTION_FAILED);
+    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv,
+                CKR_FUNCTION_FAILED);
     CHECK_EQUAL(cancels.load(), 1);
     CHECK_EQUAL(calls.load(), 0);
     CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_OK);
@@ -284,7 +299,8 @@ TEST("a session that cannot be settled is reopened")
     /* The key belongs to another session and survives. */
     const CK_OBJECT_HANDLE key = makeMacKey(owner);
     resetCounters(CKR_OK, 1);
-    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_FUNCTION_FAILED);
+    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv,
+                CKR_FUNCTION_FAILED);
     CHECK_EQUAL(opened.load(), 1);
     CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_OK);
 }
@@ -301,7 +317,8 @@ TEST("a module that doesn't say how much room it wants gets more once")
     CHECK_EQUAL(job->rv, CKR_OK);
     CHECK_EQUAL(job->outputLength, size_t{19});
     resetCounters(CKR_OK, 2);
-    CHECK_EQUAL(runner.run(Op::encrypt, CKM_AES_GCM, key, gcmParams(iv, ""), "abc", "", 4)->rv, CKR_BUFFER_TOO_SMALL);
+    CHECK_EQUAL(runner.run(Op::encrypt, CKM_AES_GCM, key, gcmParams(iv, ""), "abc", "", 4)->rv,
+                CKR_BUFFER_TOO_SMALL);
     CHECK_EQUAL(calls.load(), 2);
 }
 
@@ -326,7 +343,8 @@ TEST("a ciphertext that does not decrypt to the plaintext is withheld")
     Runner runner(wired.module, 1);
     CHECK(!runner.open().failed());
     const CK_OBJECT_HANDLE key = makeAesKey(runner);
-    const auto job = runner.run(Op::encryptVerify, CKM_AES_GCM, key, gcmParams(iv, ""), "abc", "", 64);
+    const auto job =
+        runner.run(Op::encryptVerify, CKM_AES_GCM, key, gcmParams(iv, ""), "abc", "", 64);
     CHECK_EQUAL(job->rv, CKR_DEVICE_ERROR);
     CHECK_EQUAL(job->outputLength, size_t{0});
     CHECK(std::all_of(job->output.data(), job->output.data() + job->output.capacity(),

@@ -3,7 +3,8 @@
 
 #include <cstring>
 
-namespace hsmgate::test {
+namespace hsmgate::test
+{
 
 std::vector<Case> &cases()
 {

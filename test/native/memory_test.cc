@@ -12,7 +12,8 @@
 using namespace hsmgate;
 using namespace hsmgate::test;
 
-namespace {
+namespace
+{
 
 bool allZero(const uint8_t *bytes, size_t length)
 {

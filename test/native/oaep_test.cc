@@ -7,7 +7,8 @@
 using namespace hsmgate;
 using namespace hsmgate::test;
 
-namespace {
+namespace
+{
 
 const HashId all[] = {HashId::sha1, HashId::sha256, HashId::sha384, HashId::sha512};
 constexpr size_t modulusBytes = 256;
@@ -94,7 +95,8 @@ TEST("OAEP decoding refuses every kind of damage alike and leaves no message beh
             damaged.push_back(mask(id, 0, padding));
         }
         std::vector<uint8_t> noSeparator = good;
-        std::fill(noSeparator.begin() + static_cast<ptrdiff_t>(hashBytes(id)), noSeparator.end(), uint8_t{0});
+        std::fill(noSeparator.begin() + static_cast<ptrdiff_t>(hashBytes(id)), noSeparator.end(),
+                  uint8_t{0});
         damaged.push_back(mask(id, 0, noSeparator));
         std::vector<uint8_t> flipped = mask(id, 0, good);
         flipped[modulusBytes - 1] ^= 1;

@@ -6,7 +6,8 @@
 using namespace hsmgate;
 using namespace hsmgate::test;
 
-namespace {
+namespace
+{
 
 const char *const wellFormed[] = {
     "010c8000020000000102030405060708090a0b0caabb",
@@ -43,7 +44,8 @@ TEST("parameters decode when they are whole and only then")
         CHECK(whole.decode(1, packed));
         CHECK(whole.get()->pParameter != nullptr);
         for (size_t length = 1; length < packed.size(); length++) {
-            std::vector<uint8_t> cut(packed.begin(), packed.begin() + static_cast<ptrdiff_t>(length));
+            std::vector<uint8_t> cut(packed.begin(),
+                                     packed.begin() + static_cast<ptrdiff_t>(length));
             Mechanism partial;
             CHECK(!partial.decode(1, cut));
         }
@@ -84,17 +86,21 @@ TEST("SP 800-108 parameters are a counter and the fixed input")
     const auto *kdf = static_cast<const CK_SP800_108_KDF_PARAMS *>(mechanism.get()->pParameter);
     CHECK_EQUAL(kdf->prfType, CKM_SHA256_HMAC);
     CHECK_EQUAL(kdf->ulNumberOfDataParams, CK_ULONG{2});
-    CHECK_EQUAL(static_cast<const CK_SP800_108_COUNTER_FORMAT *>(kdf->pDataParams[0].pValue)->ulWidthInBits, CK_ULONG{32});
-    CHECK_EQUAL(toHex({static_cast<const uint8_t *>(kdf->pDataParams[1].pValue), kdf->pDataParams[1].ulValueLen}),
+    CHECK_EQUAL(
+        static_cast<const CK_SP800_108_COUNTER_FORMAT *>(kdf->pDataParams[0].pValue)->ulWidthInBits,
+        CK_ULONG{32});
+    CHECK_EQUAL(toHex({static_cast<const uint8_t *>(kdf->pDataParams[1].pValue),
+                       kdf->pDataParams[1].ulValueLen}),
                 std::string("99"));
 }
 
 TEST("a template decodes to aligned values, nested templates included")
 {
     Attributes attributes;
-    const std::vector<uint8_t> packed = fromHex("01000000000000000100000001"
-                                                "6101000000000000080000002000000000000000"
-                                                "12020040000000000d00000003010000000000000100000001");
+    const std::vector<uint8_t> packed =
+        fromHex("01000000000000000100000001"
+                "6101000000000000080000002000000000000000"
+                "12020040000000000d00000003010000000000000100000001");
     CHECK(attributes.decode(packed));
     CHECK_EQUAL(attributes.count(), CK_ULONG{3});
     const CK_ATTRIBUTE *list = attributes.data();

@@ -6,11 +6,13 @@
 #include <filesystem>
 #include <fstream>
 
-namespace hsmgate::test {
+namespace hsmgate::test
+{
 
 const std::string userPin = "87654321";
 
-namespace {
+namespace
+{
 
 struct Token {
     std::filesystem::path folder;
@@ -19,7 +21,8 @@ struct Token {
 
     Token()
     {
-        std::string pattern = (std::filesystem::temp_directory_path() / "hsmgate-core-XXXXXX").string();
+        std::string pattern =
+            (std::filesystem::temp_directory_path() / "hsmgate-core-XXXXXX").string();
         CHECK(mkdtemp(pattern.data()) != nullptr);
         folder = pattern;
         std::filesystem::create_directory(folder / "tokens");
@@ -28,8 +31,8 @@ struct Token {
                                      << "\nobjectstore.backend = file\nlog.level = ERROR\n";
         setenv("SOFTHSM2_CONF", configuration.c_str(), 1);
         const char *path = std::getenv("HSMGATE_TEST_MODULE");
-        const Failure failure =
-            Module::open(path != nullptr ? path : "/usr/lib/softhsm/libsofthsm2.so", nullptr, module);
+        const Failure failure = Module::open(
+            path != nullptr ? path : "/usr/lib/softhsm/libsofthsm2.so", nullptr, module);
         if (failure.failed())
             fail(__FILE__, __LINE__, std::string(failure.call) + failure.text);
         SecretBytes soPin(std::vector<uint8_t>(8, '1'));
@@ -87,7 +90,8 @@ const CK_FUNCTION_LIST &real()
 }
 
 Runner::Runner(const std::shared_ptr<Module> &module, unsigned sessions, size_t queueLimit)
-    : pool_(module, tokenSlot(), sessions, [this] { ring(); }, queueLimit)
+    : pool_(
+          module, tokenSlot(), sessions, [this] { ring(); }, queueLimit)
 {
 }
 
@@ -113,8 +117,9 @@ Failure Runner::open()
     return failure;
 }
 
-std::unique_ptr<Job> Runner::make(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key, const std::string &params,
-                                  const std::string &input, const std::string &aux, size_t outMax)
+std::unique_ptr<Job> Runner::make(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key,
+                                  const std::string &params, const std::string &input,
+                                  const std::string &aux, size_t outMax)
 {
     std::unique_ptr<Job> job = pool_.borrowJob();
     job->load(view(params), view(input), view(aux), false);
@@ -144,8 +149,9 @@ std::vector<std::unique_ptr<Job>> Runner::collect(size_t count)
     return finished;
 }
 
-std::unique_ptr<Job> Runner::run(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key, const std::string &params,
-                                 const std::string &input, const std::string &aux, size_t outMax)
+std::unique_ptr<Job> Runner::run(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key,
+                                 const std::string &params, const std::string &input,
+                                 const std::string &aux, size_t outMax)
 {
     CHECK(submit(make(op, mechanism, key, params, input, aux, outMax)) == Offer::accepted);
     return std::move(collect(1).front());

@@ -1,6 +1,7 @@
 /*
- * A SoftHSM2 token in a folder of its own, made at first use and removed at exit, and a wire into the module: single functions can be
- * replaced, so that a test sees what the core does when a real module misbehaves. Replacements call the real function when they like.
+ * A SoftHSM2 token in a folder of its own, made at first use and removed at exit, and a wire into
+ * the module: single functions can be replaced, so that a test sees what the core does when a real
+ * module misbehaves. Replacements call the real function when they like.
  */
 #pragma once
 
@@ -11,7 +12,8 @@
 #include <string>
 #include <vector>
 
-namespace hsmgate::test {
+namespace hsmgate::test
+{
 
 extern const std::string userPin;
 
@@ -27,23 +29,29 @@ struct Wired {
     CK_FUNCTION_LIST functions = real();
     std::shared_ptr<Module> module;
 
-    explicit Wired(SessionCancel cancel = nullptr) : module(std::make_shared<Module>(&functions, cancel)) {}
+    explicit Wired(SessionCancel cancel = nullptr)
+        : module(std::make_shared<Module>(&functions, cancel))
+    {
+    }
 };
 
 /* A pool with an owner that waits: `run` submits one job and returns it finished. */
 class Runner
 {
 public:
-    Runner(const std::shared_ptr<Module> &module, unsigned sessions, size_t queueLimit = queuedJobsMax);
+    Runner(const std::shared_ptr<Module> &module, unsigned sessions,
+           size_t queueLimit = queuedJobsMax);
 
     Failure open();
-    std::unique_ptr<Job> make(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key, const std::string &params,
-                              const std::string &input, const std::string &aux, size_t outMax);
+    std::unique_ptr<Job> make(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key,
+                              const std::string &params, const std::string &input,
+                              const std::string &aux, size_t outMax);
     Offer submit(std::unique_ptr<Job> job);
     /* Waits for `count` finished jobs. */
     std::vector<std::unique_ptr<Job>> collect(size_t count);
-    std::unique_ptr<Job> run(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key, const std::string &params,
-                             const std::string &input, const std::string &aux, size_t outMax);
+    std::unique_ptr<Job> run(Op op, CK_MECHANISM_TYPE mechanism, CK_OBJECT_HANDLE key,
+                             const std::string &params, const std::string &input,
+                             const std::string &aux, size_t outMax);
     unsigned wakes();
 
     Pool &pool() { return pool_; }
