@@ -62,6 +62,9 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
   const { identityPolicies, grants = () => noGrants, nowMs = Date.now } = parts
   const cache = createPolicyCache(parts.cacheCharacters ?? defaultCacheCharacters)
 
+  const policiesOf = (principal: Principal) =>
+    principal.type === 'operator' ? noPolicies : identityPolicies(principal)
+
   function gather(principal: Principal, demand: Demand, policies: readonly IdentityPolicy[]) {
     const { resourcePolicy } = demand
     return {
@@ -80,13 +83,13 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
 
   return {
     decide(principal, demand) {
-      const policies = principal.type === 'operator' ? noPolicies : identityPolicies(principal)
+      const policies = policiesOf(principal)
       return policies instanceof Promise
         ? policies.then((list) => evaluate(gather(principal, demand, list)))
         : evaluate(gather(principal, demand, policies))
     },
     async explain(principal, demand) {
-      const evidence = gather(principal, demand, await identityPolicies(principal))
+      const evidence = gather(principal, demand, await policiesOf(principal))
       return { decision: evaluate(evidence), applied: findApplied(evidence) }
     },
   }

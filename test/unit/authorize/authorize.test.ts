@@ -1,6 +1,17 @@
 import { describe, expect, it } from 'vitest'
 import { createAuthorizer, defaultKeyPolicy, type Grant } from '../../../src/authorize/authorize.ts'
-import { account, administrator, attach, demand, document, keyArn, onIdentity, onKey, user } from './requests.ts'
+import {
+  account,
+  administrator,
+  attach,
+  demand,
+  document,
+  keyArn,
+  onIdentity,
+  onKey,
+  operator,
+  user,
+} from './requests.ts'
 
 const ann = user('ann')
 
@@ -20,6 +31,13 @@ describe('an authorizer', () => {
     await expect(authorizer.decide(ann, demand())).rejects.toThrow('catalog unavailable')
   })
 
+  it('looks up no policies of the local operator, who has none', async () => {
+    const authorizer = createAuthorizer({ identityPolicies: () => Promise.reject(new Error('no such user')) })
+    const asked = demand({ action: 'hsmgate:KeyList', resource: '*', resourcePolicy: null })
+    expect(authorizer.decide(operator, asked)).toMatchObject({ allowed: true, by: 'peer' })
+    expect(await authorizer.explain(operator, asked)).toMatchObject({ decision: { allowed: true }, applied: [] })
+  })
+
   it('obeys a changed policy on the very next decision', () => {
     let policies = [administrator]
     const authorizer = createAuthorizer({ identityPolicies: () => policies })
@@ -32,10 +50,13 @@ describe('an authorizer', () => {
   })
 
   it('obeys a grant added to a list that is not frozen', () => {
-    const grants: Grant[] = []
+    const grantOf = (principal: typeof ann): Grant => {
+      return { grantId: 'g', keyArn, granteePrincipal: principal.arn, issuingAccount: account, operations: ['Decrypt'] }
+    }
+    const grants = [grantOf(user('bob'))]
     const authorizer = createAuthorizer({ identityPolicies: () => [], grants: () => grants })
     expect(authorizer.decide(ann, demand())).toMatchObject({ allowed: false })
-    grants.push({ grantId: 'g', keyArn, granteePrincipal: ann.arn, issuingAccount: account, operations: ['Decrypt'] })
+    grants.push(grantOf(ann))
     expect(authorizer.decide(ann, demand())).toMatchObject({ allowed: true })
   })
 

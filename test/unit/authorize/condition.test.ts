@@ -80,6 +80,15 @@ describe('a condition operator', () => {
     ).toBe(true)
   })
 
+  it('takes the colons of the resource part of an ARN as they are, and a lone star for any value', () => {
+    const aliasOf = (resource: string) => ({ 'aws:SourceArn': `arn:aws:logs:eu-west-1:1:${resource}` })
+    const condition = { ArnLike: { 'aws:SourceArn': 'arn:aws:logs:*:1:log-group:a*:*' } }
+    expect(holds(condition, aliasOf('log-group:app:stream'))).toBe(true)
+    expect(holds(condition, aliasOf('log-group:web:stream'))).toBe(false)
+    expect(holds({ ArnLike: { 'aws:SourceArn': '*' } }, aliasOf('log-group:app'))).toBe(true)
+    expect(holds({ ArnLike: { 'aws:SourceArn': '*' } }, {})).toBe(false)
+  })
+
   it('compares nothing with a value of the request that it cannot read', () => {
     expect(holds({ NumericLessThan: { 'test:key': '5' } }, { 'test:key': 'none' })).toBe(false)
     expect(holds({ IpAddress: { 'test:key': '0.0.0.0/0' } }, { 'test:key': 'localhost' })).toBe(false)

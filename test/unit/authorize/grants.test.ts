@@ -227,6 +227,10 @@ describe('retiring a grant', () => {
     )
   })
 
+  it('does not extend to a grant on another key', () => {
+    expect(retire(bob, { retiringPrincipal: bob.arn, keyArn: keyArn.replace('1234', '4321') })).toBe(false)
+  })
+
   it('does not extend to other grants that happen to be handed over', () => {
     const grants = [grant({ retiringPrincipal: bob.arn }), grant({ grantId: 'g2' })]
     expect(decide(bob, demand({ action: 'kms:RetireGrant' }), { grants }).allowed).toBe(false)

@@ -21,6 +21,8 @@ describe('an IP range', () => {
     ['2001:db8::1', '2001:db8::/32', true],
     ['2001:db9::1', '2001:db8::/32', false],
     ['::1', '0.0.0.0/0', false],
+    ['::1', '::ffff:0:0/64', true],
+    ['1.2.3.4', '::ffff:0:0/96', true],
     ['fe80::1%eth0', 'fe80::/10', true],
   ])('%s in %s is %s', (address, range, expected) => {
     expect(isWithin(address, range)).toBe(expected)
