@@ -1,0 +1,63 @@
+/**
+ * Destroys keys whose waiting period is over: materials `Destroying`, objects destroyed in the module, rows removed. A crash in between
+ * is settled at the next start or the next round. Runs under a lease, so that one gateway of many does it.
+ */
+import type { Deadline } from '../call.ts'
+import type { Catalog, KeyEntry, KeyName } from '../catalog/catalog.ts'
+import type { Hsm } from '../hsm/port.ts'
+import { hsmKeyOf } from './backing-key.ts'
+import type { TrustedClock } from './trusted-clock.ts'
+
+const leaseMs = 60_000
+
+export interface DeletionParts {
+  readonly catalog: Catalog
+  readonly hsm: Hsm
+  readonly clock: TrustedClock
+  readonly deadline: () => Deadline
+  /** Told after the last trace is gone; writes the DeleteKey record. */
+  readonly deleted: (entry: KeyEntry) => Promise<void>
+  /** Told of a key that could not be destroyed now; the next round tries again. */
+  readonly failed: (name: KeyName, cause: unknown) => void
+  /** Told once a round while wall time is not trusted. */
+  readonly paused: (jumpMs: number) => void
+}
+
+/** One round: returns how many keys are gone. */
+export async function destroyDueKeys(parts: DeletionParts): Promise<number> {
+  const { catalog, clock } = parts
+  if ((await catalog.takeLease('deletion', leaseMs)) === undefined) return 0
+  const now = await clock.check()
+  if (now === undefined) {
+    parts.paused(clock.jumpMs() ?? 0)
+    return 0
+  }
+  let destroyed = 0
+  for (const name of await catalog.dueDeletions(now)) {
+    try {
+      if (await destroyKey(parts, name, now)) destroyed++
+    } catch (cause) {
+      parts.failed(name, cause)
+    }
+  }
+  return destroyed
+}
+
+async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Promise<boolean> {
+  const { catalog, hsm } = parts
+  const entry = await catalog.findKey(name)
+  // Cancelled between the list and now.
+  if (entry === undefined || entry.key.state !== 'PendingDeletion' || (entry.key.deletionAt ?? now + 1) > now)
+    return false
+  for (const material of entry.materials) {
+    if (material.state === 'Destroyed') continue
+    await catalog.updateMaterial(name, material.number, { state: 'Destroying' })
+    // An adopted object was in the token before us and may have other users: only our registration goes.
+    if (!entry.key.adopted && entry.key.custody === 'token')
+      await hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
+    await catalog.updateMaterial(name, material.number, { state: 'Destroyed' })
+  }
+  await catalog.removeKey(name)
+  await parts.deleted(entry)
+  return true
+}
