@@ -1,6 +1,6 @@
 import { renderKeyMetadata } from '../metadata.ts'
 import { structure } from '../schema.ts'
-import { checkGrantTokens, defineKeyOperation, findKey, type KmsParts } from './key-operation.ts'
+import { defineKeyOperation, findByKeyId, type KmsParts } from './key-operation.ts'
 import { grantTokens, keyId } from './members.ts'
 
 const input = structure({ KeyId: keyId.required(), GrantTokens: grantTokens })
@@ -11,11 +11,7 @@ export function describeKey({ keys }: KmsParts) {
     readOnly: true,
     input,
     isCrossAccount: true,
-    async find(request, scope) {
-      const key = await findKey(keys, request.KeyId, 'key-or-alias', scope)
-      checkGrantTokens(request.GrantTokens)
-      return { key }
-    },
+    find: findByKeyId(keys),
     conditions: () => ({ namesAlias: true }),
     async perform(_request, { entry }) {
       return { members: { KeyMetadata: renderKeyMetadata(entry, keys) } }

@@ -1,5 +1,5 @@
 import { blob, structure } from '../schema.ts'
-import { checkGrantTokens, defineKeyOperation, findKey, type KmsParts, materialData } from './key-operation.ts'
+import { defineKeyOperation, findByKeyId, type KmsParts, materialData } from './key-operation.ts'
 import { dryRun, encryptionAlgorithm, encryptionContext, grantTokens, keyId } from './members.ts'
 
 const input = structure({
@@ -17,11 +17,7 @@ export function encrypt({ keys }: KmsParts) {
     readOnly: true,
     input,
     isCrossAccount: true,
-    async find(request, scope) {
-      const key = await findKey(keys, request.KeyId, 'key-or-alias', scope)
-      checkGrantTokens(request.GrantTokens)
-      return { key }
-    },
+    find: findByKeyId(keys),
     conditions: (request) => ({
       namesAlias: true,
       algorithm: ['kms:encryptionalgorithm', request.EncryptionAlgorithm],

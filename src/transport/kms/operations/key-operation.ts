@@ -116,6 +116,18 @@ export async function findKey(
   throw new GatewayError('KeyNotFound', { text: `Key '${key.arn}' does not exist` })
 }
 
+/** The usual way to a key: by `KeyId`, an alias accepted, grant tokens checked. */
+export function findByKeyId(keys: KeyService) {
+  return async (
+    request: { readonly KeyId: string; readonly GrantTokens?: readonly string[] },
+    scope: Scope,
+  ): Promise<NamedKey> => {
+    const key = await findKey(keys, request.KeyId, 'key-or-alias', scope)
+    checkGrantTokens(request.GrantTokens)
+    return { key }
+  }
+}
+
 /** Authorization denies every demand on a key that does not exist; getting here without one is our mistake. */
 export function requirePresent(key: ResolvedKey): PresentKey {
   if (key.entry === undefined) throw new TypeError('a demand on an absent key was allowed')
