@@ -174,6 +174,7 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
         estimate: operations[operation].code * 32 + (key === undefined ? 0 : specCodes[key.spec]),
         submittedAtMs: performance.now(),
         deadlineAtMs: deadline.atMs,
+        admit: deadline.admit,
         pick: pick as (fields: never, worker: string) => unknown,
         resolve: resolve as (value: never) => void,
         reject,

@@ -31,6 +31,8 @@ export interface RoutedCall {
   /** Monotonic milliseconds, as all times here. */
   readonly submittedAtMs: number
   readonly deadlineAtMs: number
+  /** Asked before every send. @throws GatewayError when the call may no longer run. */
+  readonly admit: (() => void) | undefined
   /** Result of the answer's fields; `worker` is where session objects were made. */
   readonly pick: (fields: never, worker: string) => unknown
   readonly resolve: (value: never) => void

@@ -8,7 +8,7 @@
  *
  * One event loop, no locks, no timer per call: one coarse tick runs while anything is open.
  */
-import { GatewayError } from '../error.ts'
+import { GatewayError, toGatewayError } from '../error.ts'
 import type { Breaker } from './breaker.ts'
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts'
 import type { HsmEvents, Lane, RetryReason } from './events.ts'
@@ -201,9 +201,10 @@ export function createRouter(options: RouterOptions): Router {
       suspect,
     }
     try {
+      call.admit?.()
       worker.send(attempt, Math.max(1, Math.ceil(remainingMs)))
     } catch (cause) {
-      if (call.live === 0) fail(call, new GatewayError('Internal', undefined, { cause }))
+      if (call.live === 0) fail(call, toGatewayError(cause))
       return
     }
     if (call.firstSentAtMs === 0) call.firstSentAtMs = nowMs

@@ -160,7 +160,7 @@ async function undo(
 
 export interface Settlement {
   readonly keyId: string
-  readonly outcome: 'completed' | 'abandoned' | 'destroyed' | 'left'
+  readonly outcome: 'completed' | 'abandoned' | 'left'
   readonly reason?: string
 }
 
@@ -171,6 +171,8 @@ export async function settleBackingKeys(
 ): Promise<readonly Settlement[]> {
   const settled: Settlement[] = []
   for (const material of await parts.catalog.unsettledMaterials()) {
+    // Unfinished destruction is taken up by the next round of deletions, on trusted time.
+    if (material.state !== 'Creating') continue
     const { keyId } = material
     try {
       settled.push({
@@ -195,11 +197,6 @@ export async function settleBackingKey(
   if (entry === undefined) return { outcome: 'left', reason: 'the material has no key row' }
   const named = hsmKeyOf(entry, material)
   const object = await hsm.attributes(named, deadline)
-  if (material.state === 'Destroying') {
-    await hsm.destroy(named, deadline)
-    await catalog.updateMaterial(entry.key, material.number, { state: 'Destroyed' })
-    return { outcome: 'destroyed' }
-  }
   if (object === null) {
     await catalog.abandonMaterial(entry.key, material.number)
     return { outcome: 'abandoned' }
