@@ -6,7 +6,7 @@
  * Allow and in every Deny.
  */
 
-import { type ContextValue, encryptionContextKeys, encryptionContextPrefix, type Facts, findValue } from './facts.ts'
+import { type ContextValue, encryptionContextKeys, encryptionContextPrefix, type Facts, valueFinder } from './facts.ts'
 import { getOperator, type Operand, parseBoolean } from './operators.ts'
 import { syntaxError } from './policy-error.ts'
 
@@ -40,12 +40,14 @@ export function compileCondition(
   const { isNegated, compile } = getOperator(name)
   const operands = values.map((value) => compile(value, hasVariables))
   const test = comparison(operands, isNegated)
+  const find = valueFinder(foldedKey)
+  const isUntrustworthy = doubt(foldedKey)
   const whenAbsent = ifExists !== undefined || absentAnswer(quantifier as Quantifier, isNegated)
   return Object.freeze({
     key: foldedKey,
     holds(facts: Facts, effect: Effect) {
-      const value = findValue(facts, foldedKey)
-      if (isUntrustworthy(facts, foldedKey, value)) return effect === 'Deny'
+      const value = find(facts)
+      if (isUntrustworthy(facts, value)) return effect === 'Deny'
       if (value === undefined || value.length === 0) {
         // An empty list is no value. An empty string is one, except to a set operator, which sees a null data set.
         if (typeof value !== 'string' || quantifier !== undefined) return whenAbsent
@@ -85,18 +87,22 @@ function absentAnswer(quantifier: Quantifier, isNegated: boolean): boolean {
 function compileNull(key: string, values: readonly string[]): Condition {
   const wanted = values.map(parseBoolean)
   if (wanted.includes(undefined)) throw syntaxError()
+  const find = valueFinder(key)
+  const isUntrustworthy = doubt(key)
   return Object.freeze({
     key,
     holds(facts: Facts, effect: Effect) {
-      const value = findValue(facts, key)
-      if (isUntrustworthy(facts, key, value)) return effect === 'Deny'
+      const value = find(facts)
+      if (isUntrustworthy(facts, value)) return effect === 'Deny'
       return wanted.includes(value === undefined || (typeof value !== 'string' && value.length === 0))
     },
   })
 }
 
-function isUntrustworthy(facts: Facts, key: string, value: ContextValue | undefined): boolean {
-  if (facts.isContextAmbiguous && (key === encryptionContextKeys || key.startsWith(encryptionContextPrefix)))
-    return true
-  return key === 'kms:resourcealiases' && typeof value === 'object' && value.length > maxComparableAliases
+/** For one key: whether what a request says of it can't be relied on. */
+function doubt(key: string): (facts: Facts, value: ContextValue | undefined) => boolean {
+  if (key === encryptionContextKeys || key.startsWith(encryptionContextPrefix))
+    return (facts) => facts.isContextAmbiguous
+  if (key !== 'kms:resourcealiases') return () => false
+  return (_, value) => typeof value === 'object' && value.length > maxComparableAliases
 }

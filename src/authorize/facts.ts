@@ -37,10 +37,20 @@ export function createFacts(principal: Principal, demand: Demand, nowMs: number)
 
 /** The value of a condition key (given in lower case), or undefined when the request has none. */
 export function findValue(facts: Facts, key: string): ContextValue | undefined {
-  const derive = principalKeys.get(key)
-  if (derive !== undefined) return derive(facts)
-  if (key.startsWith(principalTagPrefix)) return findTag(facts.principal, key.slice(principalTagPrefix.length))
-  return facts.demand.context.get(key) ?? requestKeys.get(key)?.(facts)
+  return valueFinder(key)(facts)
+}
+
+/** {@link findValue} for one key, with the kind of key settled beforehand. */
+export function valueFinder(key: string): (facts: Facts) => ContextValue | undefined {
+  const ofPrincipal = principalKeys.get(key)
+  if (ofPrincipal !== undefined) return ofPrincipal
+  if (key.startsWith(principalTagPrefix)) {
+    const tag = key.slice(principalTagPrefix.length)
+    return ({ principal }) => findTag(principal, tag)
+  }
+  const ofRequest = requestKeys.get(key)
+  if (ofRequest !== undefined) return (facts) => facts.demand.context.get(key) ?? ofRequest(facts)
+  return ({ demand }) => demand.context.get(key)
 }
 
 /** IAM User Guide, "AWS global condition context keys". For a role session aws:PrincipalArn is the role, not the session. */

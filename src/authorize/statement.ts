@@ -20,6 +20,8 @@ export interface StatementRules {
 /** A set of patterns and whether it names what is meant (`Action`) or what is not (`NotAction`). */
 interface Patterns {
   readonly isNot: boolean
+  /** A lone `*` is among them. */
+  readonly isAnything: boolean
   readonly exact: ReadonlySet<string>
   readonly others: readonly Pattern[]
 }
@@ -86,7 +88,7 @@ export function appliesTo(statement: Statement, facts: Facts): boolean {
 }
 
 function isMeant(patterns: Patterns, value: string, facts: Facts, effect: Effect): boolean {
-  if (patterns.exact.has(value)) return !patterns.isNot
+  if (patterns.isAnything || patterns.exact.has(value)) return !patterns.isNot
   for (const pattern of patterns.others) {
     if (pattern.matches(value, facts)) return !patterns.isNot
     // An exception that can't be read spares nothing from a Deny and leaves nothing to an Allow.
@@ -160,17 +162,14 @@ function parseResources(source: Record<string, unknown>, { kind, hasVariables }:
 }
 
 const anything = compilePattern('*', { hasVariables: false, hasWildcards: true })
-const everyResource: Patterns = Object.freeze({
-  isNot: false,
-  exact: new Set<string>(),
-  others: Object.freeze([anything]),
-})
+const everyResource = compileAll(false, ['*'], () => anything)
 
 function compileAll(isNot: boolean, texts: readonly string[], compile: (text: string) => Pattern): Patterns {
   const patterns = texts.map(compile)
   const literals = patterns.flatMap(({ literal }) => (literal === undefined ? [] : [literal]))
   const others = patterns.filter(({ literal }) => literal === undefined)
-  return Object.freeze({ isNot, exact: new Set(literals), others: Object.freeze(others) })
+  const isAnything = texts.includes('*')
+  return Object.freeze({ isNot, isAnything, exact: new Set(literals), others: Object.freeze(others) })
 }
 
 function parseConditions(source: unknown, hasVariables: boolean): readonly Condition[] {
