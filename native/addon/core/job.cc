@@ -24,7 +24,9 @@ void clearOrRelease(SecretBytes &bytes) noexcept
 void Job::load(std::span<const uint8_t> newParams, std::span<const uint8_t> newInput,
                std::span<const uint8_t> newAux, bool keepInput)
 {
-    copies_.resize(newParams.size() + newAux.size() + (keepInput ? 0 : newInput.size()));
+    /* One byte more, so that an empty input has an address too: SoftHSM answers a NULL pData with
+     * CKR_ARGUMENTS_BAD, whatever its length. */
+    copies_.resize(newParams.size() + newAux.size() + (keepInput ? 0 : newInput.size()) + 1);
     uint8_t *at = copies_.data();
     const auto copy = [&at](std::span<const uint8_t> from) {
         const std::span<uint8_t> to(at, from.size());
