@@ -40,8 +40,8 @@ bool Counters::share(const std::string &path)
     };
     Counter *shared = nullptr;
     /* Growing to the same size twice is harmless, so processes may race here. */
-    if (fstat(descriptor, &file) == 0 && (file.st_size == static_cast<off_t>(tableBytes) ||
-                                          ftruncate(descriptor, tableBytes) == 0))
+    if (fstat(descriptor, &file) == 0 &&
+        (file.st_size == static_cast<off_t>(tableBytes) || ftruncate(descriptor, tableBytes) == 0))
         shared = map(MAP_SHARED, descriptor);
     close(descriptor);
     if (shared == nullptr)

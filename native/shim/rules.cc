@@ -71,8 +71,8 @@ std::vector<unsigned char> parseBytes(std::string_view text)
     std::vector<unsigned char> bytes;
     if (text.starts_with("hex:")) {
         for (size_t i = 4; i < text.size(); i += 2)
-            bytes.push_back(static_cast<unsigned char>(
-                parseCount("0x" + std::string(text.substr(i, 2)))));
+            bytes.push_back(
+                static_cast<unsigned char>(parseCount("0x" + std::string(text.substr(i, 2)))));
     } else {
         bytes.assign(text.begin(), text.end());
     }
@@ -182,6 +182,7 @@ void parseAction(Rule &rule, std::string_view word, std::string_view value)
         rule.after = true;
     } else if (word == "log" && value.empty()) {
         rule.action = Action::log;
+        rule.after = true;
     } else {
         refuse("neither condition nor action", word);
     }
@@ -251,18 +252,17 @@ std::shared_ptr<const RuleSet> parseRules(std::string_view text, Counters &proce
     size_t at = 0;
     while (at < text.size()) {
         const size_t end = std::min(text.find('\n', at), text.size());
-        const std::string_view line = text.substr(at, end - at);
+        const std::vector<std::string_view> words = split(text.substr(at, end - at), " \t\r");
         at = end + 1;
         number++;
-        const std::vector<std::string_view> words = split(line, " \t\r");
         if (words.empty() || words[0].starts_with('#'))
             continue;
         try {
             bool isShared = false;
             Rule rule = parseRule(words, isShared);
             /* The same line twice is two rules. */
-            std::string identity = joined(words);
-            identity.append("#").append(std::to_string(seen[identity]++));
+            const std::string line = joined(words);
+            const std::string identity = line + "#" + std::to_string(seen[line]++);
             if (rule.name.empty())
                 rule.name = "line " + std::to_string(number);
             rule.total = shared.claim(keyOf(identity), rule.name);
