@@ -72,7 +72,8 @@ export class Creating {
     this.#allowsThroughMemory = allowsThroughMemory
   }
 
-  async generateSession(call: Call, value: unknown): Promise<Created> {
+  /** `granted`: usages of a private key other than the intent's, for a probe key that does everything. */
+  async generateSession(call: Call, value: unknown, granted?: readonly number[]): Promise<Created> {
     const { intent, shape } = readIntent(value)
     if (intent.residence !== 'session') throw refusal('ValidationFailed', 'token objects are made by manage', 'B')
     const construction = constructionOf(intent, constructionOfFacts(this.#facts))
@@ -84,7 +85,7 @@ export class Creating {
     const pair = await this.#jobs.need(call, jobOp.generateKeyPair, {
       mechanism: shape.generation,
       input: encodeTemplate(publicKeyTemplate(intent, shape)),
-      aux: encodeTemplate(privateKeyTemplate(intent, shape)),
+      aux: encodeTemplate(privateKeyTemplate(intent, shape, granted)),
     })
     try {
       const publicKey = await readPublicKey(this.#jobs, call, pair.handle, shape)

@@ -6,6 +6,7 @@ import type { OperationName } from '../frames.ts'
 import { type Completions, type JobOp, jobOp, type NativePool } from './addon.ts'
 import { refusal, rvFailure } from './failure.ts'
 import type { Profile } from './profiles.ts'
+import { judge, type RvEntry } from './rv.ts'
 
 /** One request under way: what it may still spend, and what the module has spent on it. */
 export interface Call {
@@ -141,6 +142,10 @@ export class Jobs {
 
   failure(call: Call, op: JobOp, rv: number): Error {
     return rvFailure(rv, functionOf[op], call.operation, this.profile)
+  }
+
+  judge(call: Call, op: JobOp, rv: number): RvEntry {
+    return judge(rv, { call: functionOf[op], operation: call.operation, profile: this.profile })
   }
 
   /** Destroys a session object whose owner is gone; nobody waits for it, and an object that is gone already is fine. */

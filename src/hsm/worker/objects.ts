@@ -63,6 +63,11 @@ export class SessionObjects {
     return entry
   }
 
+  /** A second reference to the same object, seen otherwise; the probe spares itself key generations that way. */
+  alias(reference: number, changes: Partial<SessionEntry>): number {
+    return this.add({ ...this.get(reference), ...changes })
+  }
+
   remove(reference: number): SessionEntry | undefined {
     const entry = this.#entries.get(reference)
     this.#entries.delete(reference)

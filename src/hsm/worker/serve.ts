@@ -15,7 +15,7 @@ import { refusal } from './failure.ts'
 import { objectName } from './handles.ts'
 import type { Call, Jobs } from './jobs.ts'
 import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
-import { probeToken } from './probe.ts'
+import { type ProbeParts, probeToken } from './probe.ts'
 import { Signing } from './signing.ts'
 import { sealingMessagesMax, WorkingKeys } from './working-keys.ts'
 
@@ -157,7 +157,7 @@ export class Serving {
         return {}
       }
       case 'probe':
-        return { capabilities: await probeToken(this.#jobs, call, this.#facts) }
+        return { capabilities: await probeToken(this.#parts(), call) }
       case 'ping': {
         await this.#jobs.need(call, jobOp.random, { outMax: 8 })
         const { size: workingKeys } = this.#workingKeys
@@ -166,6 +166,18 @@ export class Serving {
       }
       default:
         throw refusal('Unsupported', `${frame.operation} is not for this role`, 'B')
+    }
+  }
+
+  #parts(): ProbeParts {
+    return {
+      jobs: this.#jobs,
+      objects: this.#objects,
+      facts: this.#facts,
+      creating: this.#creating,
+      signing: this.#signing,
+      cipher: this.#cipher,
+      workingKeys: this.#workingKeys,
     }
   }
 

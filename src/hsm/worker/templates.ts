@@ -86,8 +86,12 @@ export function secretKeyTemplate(intent: GenerateIntent, shape: KeyShape, const
   ]
 }
 
-export function privateKeyTemplate(intent: GenerateIntent, shape: KeyShape): Template {
-  const granted = privateUsages(intent.spec, intent.usage, 'none')
+/** `granted` replaces what the intent's usage needs; the probe alone asks for that. */
+export function privateKeyTemplate(
+  intent: GenerateIntent,
+  shape: KeyShape,
+  granted: readonly number[] = privateUsages(intent.spec, intent.usage, 'none'),
+): Template {
   return [...keyAttributes(intent, shape), ...usageAttributes(granted, privateOnly)]
 }
 
