@@ -1,0 +1,51 @@
+/**
+ * The credentials that authentication looks up: unsealed once at start, kept in memory, dropped (and wiped) when a key or its user is
+ * disabled. Nothing here calls the HSM, so that a token that is down never stops authentication.
+ */
+import type { Credential, CredentialSource } from './authenticate.ts'
+
+export interface CredentialStore extends CredentialSource, Disposable {
+  find(accessKeyId: string): Credential | undefined
+  /** Takes the credential over; an older one of the same id is wiped. */
+  put(credential: Credential): void
+  drop(accessKeyId: string): void
+  /** Drops every credential of a principal; answers their ids. */
+  dropPrincipal(arn: string): readonly string[]
+  readonly size: number
+}
+
+/** `dropped` is told of every access key that ends, so that what was derived from its secret can be wiped too. */
+export function createCredentialStore(dropped: (accessKeyId: string) => void = () => {}): CredentialStore {
+  const credentials = new Map<string, Credential>()
+
+  function drop(accessKeyId: string): void {
+    const credential = credentials.get(accessKeyId)
+    if (credential === undefined) return
+    credentials.delete(accessKeyId)
+    credential.secret.fill(0)
+    credential.sessionToken?.fill(0)
+    dropped(accessKeyId)
+  }
+
+  return {
+    find: (accessKeyId) => credentials.get(accessKeyId),
+    put(credential) {
+      drop(credential.accessKeyId)
+      credentials.set(credential.accessKeyId, credential)
+    },
+    drop,
+    dropPrincipal(arn) {
+      const ids = [...credentials.values()]
+        .filter(({ principal }) => principal.arn === arn)
+        .map((row) => row.accessKeyId)
+      for (const id of ids) drop(id)
+      return ids
+    },
+    get size() {
+      return credentials.size
+    },
+    [Symbol.dispose]() {
+      for (const id of [...credentials.keys()]) drop(id)
+    },
+  }
+}
