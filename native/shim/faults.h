@@ -49,7 +49,7 @@ struct Call {
     Issued handles[handlesMax] = {};
     size_t handleCount = 0;
 
-    std::shared_ptr<const RuleSet> rules;
+    std::shared_ptr<const RuleSet> rules = {};
     static constexpr size_t afterMax = 8;
     const Rule *afterwards[afterMax] = {};
     size_t afterCount = 0;
