@@ -1,0 +1,160 @@
+/**
+ * What operators can ask of a running gateway: one row per command, `POST /v1/<noun>/<verb>` on the operator socket with a JSON object.
+ * The door checks the peer, the schema and writes the audit record; a command only does.
+ */
+import type { Administration } from '../../administration.ts'
+import type { Catalog } from '../../catalog/catalog.ts'
+import { GatewayError } from '../../error.ts'
+import type { Hsm } from '../../hsm/port.ts'
+import type { KeyService } from '../../keys/keys.ts'
+
+export interface OperatorCommand {
+  readonly noun: string
+  readonly verb: string
+  readonly readOnly: boolean
+  /** Members of the request: all are strings unless told, all are required but those in `optional`. */
+  readonly members: Readonly<Record<string, 'string' | 'boolean' | 'integer'>>
+  readonly optional?: readonly string[]
+  /** Members whose values must not be recorded. */
+  readonly secret?: readonly string[]
+  /** Members of the answer that must not be recorded. */
+  readonly secretAnswer?: readonly string[]
+  run(input: Readonly<Record<string, never>>): Promise<unknown>
+}
+
+export interface CommandParts {
+  readonly administration: Administration
+  readonly catalog: Catalog
+  readonly keys: KeyService
+  readonly hsm: Hsm
+  readonly defaultAccount: string
+  readonly defaultRegion: string
+}
+
+type Input = Readonly<Record<string, string | boolean | number | undefined>>
+
+function command(
+  noun: string,
+  verb: string,
+  row: Omit<OperatorCommand, 'noun' | 'verb' | 'run' | 'readOnly'> & { readonly readOnly?: boolean },
+  run: (input: Input) => Promise<unknown>,
+): OperatorCommand {
+  return { noun, verb, readOnly: false, ...row, run: run as OperatorCommand['run'] }
+}
+
+export function createOperatorCommands(parts: CommandParts): readonly OperatorCommand[] {
+  const { administration, catalog, keys, hsm, defaultAccount, defaultRegion } = parts
+  const account = (input: Input): string => String(input.account ?? defaultAccount)
+  const region = (input: Input): string => String(input.region ?? defaultRegion)
+  const user = { name: 'string', account: 'string' } as const
+  const optional = ['account']
+
+  return [
+    command('principal', 'create', { members: user, optional }, (input) =>
+      administration.createUser(account(input), String(input.name)),
+    ),
+    command('principal', 'list', { members: { account: 'string' }, optional, readOnly: true }, async (input) => ({
+      users: await administration.listUsers(input.account === undefined ? undefined : String(input.account)),
+    })),
+    command('principal', 'enable', { members: user, optional }, (input) =>
+      administration.setUserEnabled(account(input), String(input.name), true),
+    ),
+    command('principal', 'disable', { members: user, optional }, (input) =>
+      administration.setUserEnabled(account(input), String(input.name), false),
+    ),
+    command('principal', 'delete', { members: user, optional }, (input) =>
+      administration.deleteUser(account(input), String(input.name)),
+    ),
+    command(
+      'principal-policy',
+      'put',
+      { members: { ...user, policyName: 'string', document: 'string' }, optional },
+      (input) =>
+        administration.putPolicy(account(input), String(input.name), String(input.policyName), String(input.document)),
+    ),
+    command('principal-policy', 'get', { members: user, optional, readOnly: true }, async (input) => ({
+      policies: await administration.getPolicies(account(input), String(input.name)),
+    })),
+    command('principal-policy', 'delete', { members: { ...user, policyName: 'string' }, optional }, (input) =>
+      administration.deletePolicy(account(input), String(input.name), String(input.policyName)),
+    ),
+    command('principal-key', 'create', { members: user, optional, secretAnswer: ['secretAccessKey'] }, (input) =>
+      administration.createAccessKey(account(input), String(input.name)),
+    ),
+    command(
+      'principal-key',
+      'list',
+      { members: user, optional: ['account', 'name'], readOnly: true },
+      async (input) => ({
+        accessKeys: await administration.listAccessKeys(
+          account(input),
+          input.name === undefined ? undefined : String(input.name),
+        ),
+      }),
+    ),
+    command('principal-key', 'enable', { members: { accessKeyId: 'string' } }, (input) =>
+      administration.setAccessKeyActive(String(input.accessKeyId), true),
+    ),
+    command('principal-key', 'disable', { members: { accessKeyId: 'string' } }, (input) =>
+      administration.setAccessKeyActive(String(input.accessKeyId), false),
+    ),
+    command('principal-key', 'delete', { members: { accessKeyId: 'string' } }, (input) =>
+      administration.deleteAccessKey(String(input.accessKeyId)),
+    ),
+    command(
+      'key',
+      'list',
+      {
+        members: { account: 'string', region: 'string', after: 'string', limit: 'integer' },
+        optional: ['account', 'region', 'after', 'limit'],
+        readOnly: true,
+      },
+      async (input) => {
+        const after = input.after === undefined ? undefined : String(input.after)
+        const limit = Math.min(Math.max(Number(input.limit ?? 1000), 1), 1000)
+        const ids = await catalog.listKeys(account(input), region(input), after, limit)
+        const entries = await Promise.all(
+          ids.map((keyId) => catalog.findKey({ account: account(input), region: region(input), keyId })),
+        )
+        return { keys: entries.filter((entry) => entry !== undefined).map((entry) => entry.key) }
+      },
+    ),
+    command(
+      'key',
+      'show',
+      {
+        members: { key: 'string', account: 'string', region: 'string' },
+        optional: ['account', 'region'],
+        readOnly: true,
+      },
+      async (input) => {
+        const locale = { partition: 'aws', account: account(input), region: region(input) }
+        const { entry, arn, alias } = await keys.resolve(String(input.key), 'key-or-alias', locale)
+        if (entry === undefined)
+          throw new GatewayError('NotFound', { text: `Key ${String(input.key)} does not exist.` })
+        const materials = entry.materials.map((row) => ({
+          number: row.number,
+          state: row.state,
+          objectId: row.objectId.toString('hex'),
+          label: row.label,
+          construction: row.construction,
+          materialId: row.materialId.toString('hex'),
+          createdAt: row.createdAt,
+        }))
+        return {
+          arn,
+          ...(alias === undefined ? {} : { alias }),
+          ...entry.key,
+          materials,
+          policy: entry.policy?.document ?? null,
+          tags: entry.tags,
+        }
+      },
+    ),
+    command('token', 'retry-login', { members: { token: 'string' } }, async (input) => {
+      await hsm.retryLogin(String(input.token))
+      return { groups: hsm.groups() }
+    }),
+    command('token', 'list', { members: {}, readOnly: true }, async () => ({ groups: hsm.groups() })),
+  ]
+}
