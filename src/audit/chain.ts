@@ -18,14 +18,38 @@ export interface Link {
 
 export const genesis: Link = Object.freeze({ sequence: 0, hash: '0'.repeat(64) })
 
-/** One line with its line feed, and the link that the next one continues. */
-export function encodeLine(previous: Link, event: string): { readonly line: string; readonly link: Link } {
-  const sequence = previous.sequence + 1
-  const hash = digest('sha256', `${sequence}\n${previous.hash}\n${event}`)
-  return {
-    line: `{"seq":${sequence},"prev":"${previous.hash}","hash":"${hash}","event":${event}}\n`,
-    link: { sequence, hash },
+/** `{"seq":` to `"event":` without the digits of the sequence number. */
+const headBytes = 164
+
+/**
+ * Encodes events as lines that continue `previous`. The bytes stay valid until the next call with the same `scratch`, which keeps
+ * its buffer: each event is encoded once, hashed where it lies, and its head written before it.
+ */
+export function encodeLines(
+  previous: Link,
+  events: readonly string[],
+  scratch: { buffer: Buffer },
+): { readonly bytes: Buffer; readonly link: Link } {
+  let { sequence, hash } = previous
+  let capacity = 0
+  for (const event of events) capacity += 3 * event.length + headBytes + 18
+  if (scratch.buffer.length < capacity) scratch.buffer = Buffer.allocUnsafeSlow(2 * capacity)
+  const { buffer } = scratch
+
+  let start = 0
+  for (const event of events) {
+    sequence += 1
+    const eventStart = start + headBytes + String(sequence).length
+    const eventEnd = eventStart + buffer.write(event, eventStart, 'utf8')
+    const covered = `${sequence}\n${hash}\n`
+    buffer.write(covered, eventStart - covered.length, 'latin1')
+    const next = digest('sha256', buffer.subarray(eventStart - covered.length, eventEnd))
+    buffer.write(`{"seq":${sequence},"prev":"${hash}","hash":"${next}","event":`, start, 'latin1')
+    buffer.write('}\n', eventEnd, 'latin1')
+    hash = next
+    start = eventEnd + 2
   }
+  return { bytes: buffer.subarray(0, start), link: { sequence, hash } }
 }
 
 export interface ParsedLine {
@@ -38,8 +62,7 @@ export interface ParsedLine {
 }
 
 const head = /^\{"seq":([1-9]\d{0,14}),"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})","event":$/
-/** `{"seq":` to `"event":` with a sequence number of at most 15 digits. */
-const maxHeadBytes = 185
+const maxHeadBytes = headBytes + 15
 
 /** Reads one line without its line feed; undefined when it has not the form of a line. */
 export function parseLine(bytes: Buffer): ParsedLine | undefined {

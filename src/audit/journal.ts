@@ -12,7 +12,7 @@ import path from 'node:path'
 import { GatewayError } from '../error.ts'
 import { ProblemsError } from '../problem.ts'
 import type { AuditedCall, AuditedEvent, Checkpoint, CheckpointSigner, Journal, JournalEvents } from './audit.ts'
-import { encodeLine, type Link } from './chain.ts'
+import { encodeLines, type Link } from './chain.ts'
 import { encodeCheckpoint, encodeOwnEvent, encodeStatement, maxCheckpointLag } from './checkpoint.ts'
 import { type EncodedRecord, encodeCall, encodeEvent } from './record.ts'
 import { findJournalEnd } from './recover.ts'
@@ -105,6 +105,7 @@ class FileJournal implements OpenedJournal {
   readonly #lock: number
   #segment: Segment
   #link: Link
+  readonly #scratch = { buffer: Buffer.alloc(0) }
   #queue: Waiting[] = []
   #drain: Promise<void> | undefined
   #closing = false
@@ -112,6 +113,7 @@ class FileJournal implements OpenedJournal {
   #unsyncedRecords = 0
   #unsyncedSinceMs = 0
   #syncTimer: NodeJS.Timeout | undefined
+  #syncing: Promise<void> = Promise.resolve()
   #retiring: Promise<unknown> = Promise.resolve()
 
   #writeFailed = false
@@ -193,18 +195,9 @@ class FileJournal implements OpenedJournal {
 
   async #commit(batch: readonly Waiting[]): Promise<void> {
     const startedMs = performance.now()
-    let link = this.#link
-    let text = ''
-    let count = 0
-    for (const { records } of batch) {
-      for (const { event } of records) {
-        const encoded = encodeLine(link, event)
-        link = encoded.link
-        text += encoded.line
-        count += 1
-      }
-    }
-    const bytes = Buffer.from(text)
+    const events = batch.flatMap(({ records }) => records.map(({ event }) => event))
+    const { bytes, link } = encodeLines(this.#link, events, this.#scratch)
+    const count = events.length
     try {
       if (this.#syncFailed) throw new Error('earlier records could not be put on disk')
       await this.#write(bytes)
@@ -237,7 +230,15 @@ class FileJournal implements OpenedJournal {
   #planSync(records: number): void {
     if (this.#unsyncedRecords === 0) this.#unsyncedSinceMs = performance.now()
     this.#unsyncedRecords += records
-    this.#syncTimer ??= setTimeout(() => void this.#sync(), syncDelayMs)
+    this.#syncTimer ??= setTimeout(() => this.#startSync(), syncDelayMs)
+  }
+
+  /** One sync at a time; the timer stays set meanwhile, so that nothing plans another. */
+  #startSync(): void {
+    this.#syncing = this.#sync().finally(() => {
+      const isNeeded = this.#unsyncedRecords > 0 && !this.#closing
+      this.#syncTimer = isNeeded ? setTimeout(() => this.#startSync(), syncDelayMs) : undefined
+    })
   }
 
   async #sync(): Promise<void> {
@@ -252,7 +253,6 @@ class FileJournal implements OpenedJournal {
       this.#unsyncedSinceMs = sinceMs
       await this.#recoverSync(cause)
     }
-    this.#syncTimer = this.#unsyncedRecords > 0 ? setTimeout(() => void this.#sync(), syncDelayMs) : undefined
   }
 
   /** The records stay in the chain when this fails; only their results are withheld. */
@@ -374,6 +374,7 @@ class FileJournal implements OpenedJournal {
     await this.checkpoint().catch(() => {})
     await this.#drain
     clearTimeout(this.#syncTimer)
+    await this.#syncing
     await this.#segment.sync().catch((cause: unknown) => this.#events.syncFailed?.(cause))
     await this.#retiring
     await this.#segment.close()

@@ -49,17 +49,15 @@ function encodeFor(call: AuditedCall, recipient: string, sharedEventId: string |
   const event =
     `{"eventVersion":"${eventVersion}","userIdentity":${encodeIdentity(call.principal)}` +
     `,"eventTime":"${formatSecond(call.receivedAt)}","eventSource":"${eventSources[call.door]}"` +
-    `,"eventName":${JSON.stringify(call.operation)},"awsRegion":${JSON.stringify(call.region)}` +
-    `,"sourceIPAddress":${JSON.stringify(source.ip)},"userAgent":${JSON.stringify(source.userAgent)}` +
-    (error === undefined
-      ? ''
-      : `,"errorCode":${JSON.stringify(error.code)},"errorMessage":${JSON.stringify(error.text)}`) +
+    `,"eventName":${quote(call.operation)},"awsRegion":${quote(call.region)}` +
+    `,"sourceIPAddress":${quote(source.ip)},"userAgent":${quote(source.userAgent)}` +
+    (error === undefined ? '' : `,"errorCode":${quote(error.code)},"errorMessage":${JSON.stringify(error.text)}`) +
     `,"requestParameters":${fits ? requestParameters : encodeOmitted(requestParameters)}` +
     `,"responseElements":${fits ? responseElements : encodeOmitted(responseElements)}` +
     (additional === undefined ? '' : `,"additionalEventData":${encodeJson(additional)}`) +
     `,"requestID":${JSON.stringify(call.requestId)},"eventID":"${eventId}","readOnly":${call.readOnly}` +
     `,"resources":${encodeResources(call.resources)}` +
-    `,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":${JSON.stringify(recipient)}` +
+    `,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":${quote(recipient)}` +
     (sharedEventId === undefined ? '' : `,"sharedEventID":"${sharedEventId}"`) +
     `,"eventCategory":"Management"` +
     (source.tls === undefined ? '' : `,"tlsDetails":${encodeTls(source.tls)}`) +
@@ -145,7 +143,7 @@ function encodeResources(resources: AuditedCall['resources']): string {
   let text = '['
   for (const { account, type, arn } of resources) {
     if (text.length > 1) text += ','
-    text += `{"accountId":${JSON.stringify(account)},"type":${JSON.stringify(type)},"ARN":${JSON.stringify(arn)}}`
+    text += `{"accountId":${quote(account)},"type":${quote(type)},"ARN":${quote(arn)}}`
   }
   return `${text}]`
 }
@@ -162,6 +160,20 @@ function encodeJson(value: Readonly<Record<string, unknown>> | null): string {
 function encodeOmitted(original: string): string {
   if (original === 'null') return original
   return `{"omitted":true,"originalSize":${original.length},"reason":"the record would be larger than 256 KB"}`
+}
+
+const quoted = new Map<string, string>()
+const maxQuoted = 4096
+
+/** JSON of a text that comes back from call to call: a lookup costs a tenth of an encoding. */
+function quote(text: string): string {
+  let json = quoted.get(text)
+  if (json === undefined) {
+    json = JSON.stringify(text)
+    if (quoted.size >= maxQuoted) quoted.clear()
+    if (text.length <= 512) quoted.set(text, json)
+  }
+  return json
 }
 
 let lastSecond = Number.NaN
