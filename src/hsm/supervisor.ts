@@ -61,6 +61,8 @@ interface Place {
   /** Something changed while `next` was starting: start once more afterwards. */
   stale: boolean
   failedStarts: number
+  /** Failed starts in a row that the worker could not explain: after two the operator must act, lest a wrong PIN hide behind them. */
+  unexplained: number
   /** Replacements in a row of a worker that had just become ready. */
   earlyEnds: number
   readyAtMs: number
@@ -142,6 +144,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       clearTimeout(place.timer)
       place.timer = undefined
       place.failedStarts = 0
+      place.unexplained = 0
       place.earlyEnds = 0
       if (place.next !== undefined) place.stale = true
       else if (place.current !== undefined) reorder(place, reason)
@@ -168,6 +171,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     } catch (error) {
       place.next = undefined
       worker.kill('start failed')
+      if (error instanceof AskFailure && error.failure.code === 'Internal') place.unexplained++
       if (!closing) startFailed(place, describe(error, log.at(-1)))
     }
     if (place.stale) {
@@ -236,10 +240,11 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     place.current = worker
     place.readyAtMs = performance.now()
     place.failedStarts = 0
+    place.unexplained = 0
     place.trouble = undefined
     worker.state = 'ready'
-    // Two calls per session: the next is there when one ends, and the rest can still go elsewhere.
-    worker.window = worker.maxWindow = Math.max(1, ready.sessions * 2)
+    // Two calls per session, so that the next is there when one ends; at least 8, so that fast modules' frames travel in batches.
+    worker.window = worker.maxWindow = Math.max(8, ready.sessions * 2)
     worker.maxAdmin = ready.sessions > 4 ? 2 : 1
     lastReady = ready
     latch.clear(owner)
@@ -258,7 +263,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     place.trouble = trouble
     place.failedStarts++
     reportTrouble()
-    if (!isPinRefused) order(place)
+    if (!isPinRefused && place.unexplained < 2) order(place)
   }
 
   function describe(error: unknown, lastLine: string | undefined): string {
@@ -413,12 +418,12 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     },
     replaceAll,
     async retryLogin() {
-      if (!isPinRefused) return
+      if (trouble() === undefined) return
       latch.clear(owner)
       isPinRefused = false
       replaceAll('login is tried again')
       for (const place of places) await place.starting
-      if (isPinRefused) throw new GatewayError('KeyUnavailable', undefined, { detail: trouble() })
+      if (trouble() !== undefined) throw new GatewayError('KeyUnavailable', undefined, { detail: trouble() })
     },
     async close() {
       closing = true
@@ -441,6 +446,7 @@ function createPlace(role: 'serve' | 'manage', id: string): Place {
     timer: undefined,
     stale: false,
     failedStarts: 0,
+    unexplained: 0,
     earlyEnds: 0,
     readyAtMs: 0,
     trouble: undefined,

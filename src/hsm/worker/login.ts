@@ -88,9 +88,16 @@ export async function openToken(addon: Addon, configuration: WorkerConfiguration
       pin.fill(0)
     }
   } catch (error) {
-    module.finalize()
+    finalizeQuietly(module)
     throw startFailure(error, jobs, 'C_OpenSession')
   }
+}
+
+/** The process ends anyway; a refused PIN must not hide behind a module that can't be finalised yet. */
+function finalizeQuietly(module: NativeModule): void {
+  try {
+    module.finalize()
+  } catch {}
 }
 
 function openModule(addon: Addon, path: string, jobs: Jobs): NativeModule {
