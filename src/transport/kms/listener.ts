@@ -3,7 +3,7 @@
  * nothing of operations. While it closes it accepts nothing new, answers what is under way and ends each connection after it.
  */
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -59,9 +59,9 @@ export interface Listener extends AsyncDisposable {
 
 /** What AWS sends besides, so that no cache keeps an answer. */
 const fixedHeaders = {
-  'cache-control': 'no-cache, no-store, must-revalidate, private',
-  expires: '0',
-  pragma: 'no-cache',
+  'Cache-Control': 'no-cache, no-store, must-revalidate, private',
+  Expires: '0',
+  Pragma: 'no-cache',
 }
 
 export function createListener(options: ListenerOptions): Listener {
@@ -79,10 +79,13 @@ export function createListener(options: ListenerOptions): Listener {
     ...serverOptions(options, limits),
   }) as FastifyInstance
 
+  let closing: Promise<void> | undefined
+
   function refuse(reply: FastifyReply, error: KmsError, status?: number): void {
     onRefused(error.kmsCode, error)
     const response = renderFailure(error)
-    send(reply, randomUUID(), status === undefined ? response : { ...response, status })
+    // The rest of the request may still be on its way: the connection can't carry another one.
+    send(reply, randomUUID(), status === undefined ? response : { ...response, status }, true)
   }
 
   app.removeAllContentTypeParsers()
@@ -101,7 +104,7 @@ export function createListener(options: ListenerOptions): Listener {
       receivedAt: Date.now(),
       source: sourceOf(request, trustedProxies.length > 0),
     })
-    return send(reply, requestId, response)
+    return send(reply, requestId, response, closing !== undefined)
   })
 
   const { server } = app
@@ -115,7 +118,6 @@ export function createListener(options: ListenerOptions): Listener {
     endWith(socket, 405, 'Method Not Allowed', new KmsError('UnknownOperation')),
   )
 
-  let closing: Promise<void> | undefined
   async function close(): Promise<void> {
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainTimeoutMs)
     await app.close()
@@ -145,15 +147,29 @@ export function createListener(options: ListenerOptions): Listener {
 }
 
 function serverOptions({ tls }: ListenerOptions, limits: ListenerLimits): object {
-  const http = { maxHeaderSize: limits.maxHeaderBytes, headersTimeout: limits.headersTimeoutMs }
+  const http = {
+    maxHeaderSize: limits.maxHeaderBytes,
+    headersTimeout: limits.headersTimeoutMs,
+    connectionsCheckingInterval: Math.min(limits.headersTimeoutMs, limits.requestTimeoutMs, 30_000),
+    // A request without Host is refused in our words: its signature can't cover what is not there.
+    requireHostHeader: false,
+  }
   return tls === undefined ? { http } : { https: { ...http, ...tls, minVersion: 'TLSv1.2' } }
 }
 
-function send(reply: FastifyReply, requestId: string, response: WireResponse): FastifyReply {
+/** Past fastify's own serialisation, which would add a charset to the content type. */
+function send(reply: FastifyReply, requestId: string, response: WireResponse, endsConnection: boolean): FastifyReply {
+  const body = Buffer.from(response.body)
+  reply.hijack()
+  reply.raw.writeHead(response.status, {
+    'x-amzn-RequestId': requestId,
+    ...fixedHeaders,
+    'Content-Type': response.contentType,
+    'Content-Length': body.length,
+    ...(endsConnection ? { Connection: 'close' } : {}),
+  })
+  reply.raw.end(body)
   return reply
-    .code(response.status)
-    .headers({ 'content-type': response.contentType, 'x-amzn-requestid': requestId, ...fixedHeaders })
-    .send(response.body)
 }
 
 const tlsBySocket = new WeakMap<Socket, { readonly version: string; readonly cipherSuite: string }>()
@@ -203,12 +219,11 @@ function refuseConnection(error: Error, socket: Socket, onRefused: (name: string
     text: string,
   ) {
     onRefused(name, error)
-    // An earlier request of the same connection may still wait for its answer, which must come first.
-    const pending = (socket as { _httpMessage?: { once(event: 'finish', listener: () => void): void } | null })
-      ._httpMessage
     const end = () => endWith(socket, status, reason, new KmsError(name, text))
-    if (pending == null) end()
-    else pending.once('finish', end)
+    // An earlier request of the same connection, itself complete, may still wait for its answer, which must come first.
+    const pending = (socket as { _httpMessage?: ServerResponse | null })._httpMessage
+    if (pending?.req.complete === true) pending.once('finish', end)
+    else end()
   }
 }
 

@@ -49,7 +49,7 @@ interface KeyOperation<I> {
   /** Rules across members that need no key. @throws GatewayError */
   check?(input: I): void
   /** Finds the key; usually by `KeyId`. */
-  find(input: I, scope: Scope): Promise<NamedKey>
+  find(input: NoInfer<I>, scope: Scope): Promise<NamedKey>
   /** The key may be another account's. */
   readonly isCrossAccount: boolean
   conditions?(input: I): OperationConditions
