@@ -1,133 +1,91 @@
 /** Access keys of users, found by their ids alone. Their secrets are sealed before they come here. */
 import { GatewayError } from '../error.ts'
-import type { AccessKeyRecord, Catalog } from './catalog.ts'
+import type { Catalog } from './catalog.ts'
 import { ConstraintError } from './database.ts'
-import { asBuffer, noSeal } from './key-rows.ts'
 import type { Ports } from './ports.ts'
-import { principalNotFound, toPrincipalRecord } from './principals.ts'
-import { keepVerified, sealRow, verifyRow } from './row-seal.ts'
-import { type AccessKeyRow, everyRegion } from './tables.ts'
+import { toAccessKeyRecord, toAccessKeyRow } from './principal-rows.ts'
+import { changePrincipal, findPrincipalEntry, type PrincipalName, principalNotFound } from './principal-store.ts'
+import { keepVerified } from './row-seal.ts'
+import type { AccessKeyRow } from './tables.ts'
 
 export function openAccessKeys(ports: Ports) {
-  const { database, queue, caches } = ports
+  const { database, caches } = ports
   const db = database.sql
 
-  const select = (accessKeyId: string) =>
-    db.selectFrom('access_key').selectAll().where('access_key_id', '=', accessKeyId).compile()
+  /** Says only where to look; what is found there is verified with its user. */
+  const findUser = async (accessKeyId: string): Promise<PrincipalName | undefined> => {
+    const [[row]] = await database.read([
+      db.selectFrom('access_key').select(['account', 'user']).where('access_key_id', '=', accessKeyId).compile(),
+    ])
+    return row && { account: row.account, kind: 'user', name: row.user }
+  }
 
-  const notFound = (accessKeyId: string) =>
-    new GatewayError('NotFound', { text: `The Access Key with id ${accessKeyId} cannot be found.` })
+  const change = async (
+    accessKeyId: string,
+    next: (others: readonly AccessKeyRow[], changed: AccessKeyRow) => readonly AccessKeyRow[],
+  ) => {
+    const notFound = () =>
+      new GatewayError('NotFound', { text: `The Access Key with id ${accessKeyId} cannot be found.` })
+    const user = await findUser(accessKeyId)
+    if (!user) throw notFound()
+    await changePrincipal(ports, user, (old) => {
+      const changed = old?.accessKeys.find((row) => row.access_key_id === accessKeyId)
+      if (!old || !changed) throw notFound()
+      return {
+        ...old,
+        accessKeys: next(
+          old.accessKeys.filter((row) => row !== changed),
+          changed,
+        ),
+      }
+    })
+  }
 
   return {
     async findCredential(accessKeyId) {
       if (!ports.isCurrent()) await ports.whenCurrent()
       return await caches.credentials.find(accessKeyId, async () => {
-        const [[accessKey], [principal]] = await database.read([
-          select(accessKeyId),
-          db
-            .selectFrom('principal')
-            .innerJoin('access_key', (join) =>
-              join
-                .onRef('access_key.account', '=', 'principal.account')
-                .onRef('access_key.region', '=', 'principal.region')
-                .onRef('access_key.kind', '=', 'principal.kind')
-                .onRef('access_key.user', '=', 'principal.name'),
-            )
-            .selectAll('principal')
-            .where('access_key.access_key_id', '=', accessKeyId)
-            .compile(),
-        ])
-        if (!accessKey || !principal) return undefined
-        const seal = ports.seal()
-        await Promise.all([verifyRow(seal, 'access_key', accessKey), verifyRow(seal, 'principal', principal)])
-        return Object.freeze({ accessKey: toRecord(accessKey), principal: toPrincipalRecord(principal) })
+        const user = await findUser(accessKeyId)
+        const entry = user && (await findPrincipalEntry(ports, user))
+        const accessKey = entry?.accessKeys.find((known) => known.accessKeyId === accessKeyId)
+        return accessKey && Object.freeze({ accessKey, principal: entry!.principal })
       })
     },
 
     async createAccessKey(accessKey) {
-      const created = queue.write(async (revision) => {
-        const row = await sealRow(ports.seal(), 'access_key', toRow(accessKey, revision))
-        return {
-          statements: [{ query: db.insertInto('access_key').values(row).compile(), expectRows: 1 }],
-          changes: [{ table: 'access_key', name: row.access_key_id }],
-          result: toRecord(row),
-        }
+      const { account, user, accessKeyId } = accessKey
+      const name: PrincipalName = { account, kind: 'user', name: user }
+      const created = changePrincipal(ports, name, (old) => {
+        if (!old) throw principalNotFound(name)
+        return { ...old, accessKeys: [...old.accessKeys, toAccessKeyRow(accessKey)] }
       })
-      return await created.catch((error: unknown) => {
+      const entry = await created.catch((error: unknown) => {
         if (!(error instanceof ConstraintError)) throw error
-        if (error.kind === 'foreign-key') throw principalNotFound('user', accessKey.user)
-        throw new GatewayError('AlreadyExists', { text: `Access Key ${accessKey.accessKeyId} already exists.` })
+        throw new GatewayError('AlreadyExists', { text: `Access Key ${accessKeyId} already exists.` })
       })
+      return entry.accessKeys.find((known) => known.accessKeyId === accessKeyId)!
     },
 
     async listAccessKeys(account, user) {
       const all = db.selectFrom('access_key').selectAll().where('account', '=', account)
       const query = user === undefined ? all : all.where('user', '=', user)
       const [rows] = await database.read([query.orderBy('access_key_id').compile()])
-      return (await keepVerified(ports, 'access_key', rows)).map(toRecord)
+      return (await keepVerified(ports, 'access_key', rows)).map(toAccessKeyRecord)
     },
 
     async activeAccessKeys() {
       const [rows] = await database.read([
         db.selectFrom('access_key').selectAll().where('active', '=', 1).orderBy('access_key_id').compile(),
       ])
-      return (await keepVerified(ports, 'access_key', rows)).map(toRecord)
+      return (await keepVerified(ports, 'access_key', rows)).map(toAccessKeyRecord)
     },
 
     async setAccessKeyActive(accessKeyId, active) {
-      await queue.write(async (revision) => {
-        const [[old]] = await database.read([select(accessKeyId)])
-        if (!old) throw notFound(accessKeyId)
-        const seal = ports.seal()
-        await verifyRow(seal, 'access_key', old)
-        const row = await sealRow(seal, 'access_key', { ...old, active: Number(active), revision })
-        const query = db.updateTable('access_key').set(row).where('access_key_id', '=', accessKeyId)
-        return {
-          statements: [{ query: query.compile(), expectRows: 1 }],
-          changes: [{ table: 'access_key', name: accessKeyId }],
-          result: undefined,
-        }
-      })
+      await change(accessKeyId, (others, changed) => [...others, { ...changed, active: Number(active) }])
     },
 
     async deleteAccessKey(accessKeyId) {
-      await queue.write(async () => {
-        const [[row]] = await database.read([select(accessKeyId)])
-        if (!row) throw notFound(accessKeyId)
-        const query = db.deleteFrom('access_key').where('access_key_id', '=', accessKeyId)
-        return {
-          statements: [{ query: query.compile(), expectRows: 1 }],
-          changes: [{ table: 'access_key', name: accessKeyId }],
-          result: undefined,
-        }
-      })
+      await change(accessKeyId, (others) => others)
     },
   } satisfies Partial<Catalog>
-}
-
-function toRecord(row: AccessKeyRow): AccessKeyRecord {
-  return Object.freeze({
-    accessKeyId: row.access_key_id,
-    account: row.account,
-    user: row.user,
-    sealedSecret: asBuffer(row.sealed_secret),
-    active: row.active === 1,
-    createdAt: row.created_at,
-    revision: row.revision,
-  })
-}
-
-function toRow(accessKey: Omit<AccessKeyRecord, 'revision'>, revision: number): AccessKeyRow {
-  return {
-    account: accessKey.account,
-    region: everyRegion,
-    access_key_id: accessKey.accessKeyId,
-    kind: 'user',
-    user: accessKey.user,
-    sealed_secret: accessKey.sealedSecret,
-    active: Number(accessKey.active),
-    created_at: accessKey.createdAt,
-    revision,
-    hmac: noSeal,
-  }
 }

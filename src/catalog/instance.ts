@@ -165,7 +165,8 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
     async [Symbol.asyncDispose]() {
       clearInterval(timer)
       await polling?.catch(() => {})
-      await database.write([{ query: db.deleteFrom('instance').where('id', '=', id).compile() }])
+      // without it, others wait for this one once
+      await database.write([{ query: db.deleteFrom('instance').where('id', '=', id).compile() }]).catch(reportFailure)
     },
   }
 }

@@ -66,6 +66,7 @@ export function toKeyRow(key: Omit<KeyRecord, 'revision'>): KeyRow {
     current_material: key.currentMaterial,
     adopted: Number(key.adopted),
     extra: JSON.stringify(key.extra),
+    parts: '',
     revision: 0,
     hmac: noSeal,
   }

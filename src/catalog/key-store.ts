@@ -6,9 +6,10 @@
  */
 import { GatewayError } from '../error.ts'
 import type { KeyEntry, KeyName } from './catalog.ts'
-import { diffKeyRows } from './key-diff.ts'
 import { type KeyRows, policyName, toEntry } from './key-rows.ts'
 import type { Ports } from './ports.ts'
+import { diffRows, joinDiffs, type RowDiff } from './row-diff.ts'
+import { partsOfKey } from './row-parts.ts'
 import { integrityFailed, sealRow, verifyRow } from './row-seal.ts'
 import type { SealedTable, SealedTables } from './tables.ts'
 
@@ -57,23 +58,25 @@ export async function loadKeyRows({ database }: Ports, name: KeyName): Promise<K
 }
 
 /** @throws GatewayError `IntegrityFailed` */
-export async function verifyKeyRows(ports: Ports, { key, materials, policy }: KeyRows): Promise<void> {
+export async function verifyKeyRows(ports: Ports, rows: KeyRows): Promise<void> {
+  const { key, materials, policy } = rows
   const seal = ports.seal()
   await Promise.all([
     verifyRow(seal, 'key', key),
     ...materials.map((material) => verifyRow(seal, 'material', material)),
     policy && verifyRow(seal, 'policy', policy),
   ])
-  const current = key.current_material
-  if (current !== 0 && !materials.some(({ number }) => number === current)) {
-    throw integrityFailed('key', key, new Error(`its material ${current} is missing`))
-  }
+  if (key.parts !== partsOfKey(rows)) throw integrityFailed('key', key, new Error('its parts are not those it names'))
 }
 
 /** Only while the key of the seal itself is being made can there be rows without one, and nobody relies on those yet. */
-export function isUnsealedSystemKey({ key, materials }: KeyRows): boolean {
+export function isUnsealedSystemKey({ key, materials, policy }: KeyRows): boolean {
   const rows = [key, ...materials]
-  return key.account === 'system' && rows.every(({ state, hmac }) => state === 'Creating' && hmac.length === 0)
+  return (
+    key.account === 'system' &&
+    policy === null &&
+    rows.every(({ state, hmac }) => state === 'Creating' && hmac.length === 0)
+  )
 }
 
 /** Inserts or changes one key. */
@@ -88,7 +91,7 @@ export async function changeKey(
     const rows = await sealChanges(ports, old, change(old, revision), revision)
     const entry = toEntry(rows)
     return {
-      ...diffKeyRows(ports.database.sql, old, rows),
+      ...diffKeyRows(ports, old, rows),
       result: entry,
       keep: (at) => {
         if (!isUnsealedSystemKey(rows) && ports.isNewest(at)) ports.caches.keys.put(nameOfKey(name), entry)
@@ -103,16 +106,42 @@ export function keyNotFound({ partition }: Ports, { account, region, keyId }: Ke
 }
 
 async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows, revision: number): Promise<KeyRows> {
-  const sealAs = async <T extends SealedTable>(table: T, row: SealedTables[T]): Promise<SealedTables[T]> => {
-    const stamped = { ...row, revision }
-    if (!ports.hasSeal() && isUnsealedSystemKey(rows)) return stamped
-    return await sealRow(ports.seal(), table, stamped)
-  }
-  const [key, policy, materials] = await Promise.all([
-    rows.key === old?.key ? rows.key : sealAs('key', rows.key),
-    rows.policy === null || rows.policy === old?.policy ? rows.policy : sealAs('policy', rows.policy),
-    Promise.all(rows.materials.map((row) => (old?.materials.includes(row) ? row : sealAs('material', row)))),
+  const stamp = <Row extends { readonly revision: number }>(row: Row, isOld: boolean) =>
+    isOld ? row : { ...row, revision }
+  const policy = rows.policy && stamp(rows.policy, rows.policy === old?.policy)
+  const materials = rows.materials.map((row) => stamp(row, old?.materials.includes(row) ?? false))
+  const tags = rows.tags.map((row) => stamp(row, old?.tags.includes(row) ?? false))
+  const parts = partsOfKey({ policy, materials, tags })
+  const isSame = rows.key === old?.key && rows.key.parts === parts
+  const key = isSame ? rows.key : { ...rows.key, parts, revision }
+
+  const sealIfNew = async <T extends SealedTable>(
+    table: T,
+    row: SealedTables[T],
+    before: SealedTables[T] | undefined,
+  ) => (row === before ? row : await sealRow(ports.seal(), table, row))
+  if (!ports.hasSeal() && isUnsealedSystemKey({ key, materials, policy, tags })) return { key, materials, policy, tags }
+  const sealed = await Promise.all([
+    sealIfNew('key', key, old?.key),
+    Promise.all(
+      materials.map((row) =>
+        sealIfNew(
+          'material',
+          row,
+          old?.materials.find((before) => before === row),
+        ),
+      ),
+    ),
+    policy && sealIfNew('policy', policy, old?.policy ?? undefined),
   ])
-  const tags = rows.tags.map((row) => (old?.tags.includes(row) ? row : { ...row, revision }))
-  return { key, policy, materials, tags }
+  return { key: sealed[0], materials: sealed[1], policy: sealed[2], tags }
+}
+
+function diffKeyRows({ database: { sql: db } }: Ports, old: KeyRows | undefined, rows: KeyRows): RowDiff {
+  return joinDiffs(
+    diffRows(db, 'key', old ? [old.key] : [], [rows.key]),
+    diffRows(db, 'material', old?.materials ?? [], rows.materials),
+    diffRows(db, 'policy', old?.policy ? [old.policy] : [], rows.policy ? [rows.policy] : []),
+    diffRows(db, 'tag', old?.tags ?? [], rows.tags),
+  )
 }

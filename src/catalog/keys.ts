@@ -1,7 +1,6 @@
 /** Keys, their materials, policies and tags: the part of the catalog that every cryptographic call goes through. */
 import { GatewayError } from '../error.ts'
 import type { Catalog, KeyEntry, KeyName, NewKey } from './catalog.ts'
-import { nameOfTag } from './key-diff.ts'
 import {
   asBuffer,
   type KeyRows,
@@ -14,7 +13,7 @@ import {
 } from './key-rows.ts'
 import { changeKey, isUnsealedSystemKey, keyNotFound, loadKeyRows, nameOfKey, verifyKeyRows } from './key-store.ts'
 import type { Ports } from './ports.ts'
-import { keepVerified } from './row-seal.ts'
+import { integrityFailed, keepVerified } from './row-seal.ts'
 import { type MaterialRow, nameOfRow } from './tables.ts'
 
 export function openKeys(ports: Ports) {
@@ -82,7 +81,7 @@ export function openKeys(ports: Ports) {
           { table: 'key', name: nameOfKey(name) },
           ...rows.materials.map((row) => ({ table: 'material', name: nameOfRow('material', row) })),
           ...(rows.policy ? [{ table: 'policy', name: nameOfRow('policy', rows.policy) }] : []),
-          ...rows.tags.map((row) => ({ table: 'tag', name: nameOfTag(row) })),
+          ...rows.tags.map((row) => ({ table: 'tag', name: nameOfRow('tag', row) })),
           ...aliases.map((alias) => ({ table: 'alias', name: `${account}/${region}/${alias.name}` })),
           ...grants.map((row) => ({ table: 'grant', name: nameOfRow('grant', row) })),
         ],
@@ -95,6 +94,10 @@ export function openKeys(ports: Ports) {
       if (name.account !== 'system') throw new TypeError('only system keys can be read unverified')
       const rows = await loadKeyRows(ports, name)
       if (!rows) return undefined
+      // nothing unverified may say that an object is to be destroyed
+      if (rows.key.state === 'Creating' && rows.materials.some(({ state }) => state !== 'Creating')) {
+        throw integrityFailed('key', rows.key, new Error('it is unfinished, but its materials are not'))
+      }
       const entry = toEntry(rows)
       unverified.set(entry, rows)
       return entry

@@ -14,6 +14,7 @@ import { openKeys } from './keys.ts'
 import { openLeases } from './leases.ts'
 import { migrate } from './migrate.ts'
 import type { Caches, Ports } from './ports.ts'
+import { nameOfPrincipal } from './principal-store.ts'
 import { openPrincipals } from './principals.ts'
 import { openSettings } from './settings.ts'
 import { openSqliteDatabase } from './sqlite-database.ts'
@@ -104,6 +105,11 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     report,
     partition,
   }
+  let closing: Promise<void> | undefined
+  const close = async () => {
+    await instance[Symbol.asyncDispose]()
+    await database[Symbol.asyncDispose]()
+  }
   return {
     useSeal(next) {
       seal = next
@@ -119,13 +125,9 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     onChange(listener) {
       listeners.push(listener)
     },
-    async [Symbol.asyncDispose]() {
-      // a broken database must still let go of its threads
-      try {
-        await instance[Symbol.asyncDispose]()
-      } finally {
-        await database[Symbol.asyncDispose]()
-      }
+    [Symbol.asyncDispose]() {
+      closing ??= close()
+      return closing
     },
   }
 }
@@ -134,9 +136,8 @@ function createCaches(capacity: number): Caches {
   return {
     keys: createCache(capacity),
     aliases: createCache(capacity),
-    credentials: createCache(capacity),
     principals: createCache(capacity),
-    principalPolicies: createCache(capacity),
+    credentials: createCache(capacity),
   }
 }
 
@@ -159,16 +160,11 @@ function dropChanged(caches: Caches, { table, name }: Change): void {
       break
     case 'principal':
       caches.principals.drop(name)
-      caches.principalPolicies.drop(name)
-      caches.credentials.dropWhere(
-        ({ principal }) => `${principal.account}/${principal.kind}/${principal.name}` === name,
-      )
-      break
-    case 'principal_policy':
-      caches.principalPolicies.drop(first(3))
+      caches.credentials.dropWhere(({ principal }) => nameOfPrincipal(principal) === name)
       break
     case 'access_key':
       caches.credentials.drop(name)
       break
+    // a changed policy or access key changes the row of its principal too
   }
 }

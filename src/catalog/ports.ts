@@ -2,6 +2,7 @@
 import type { GatewayError } from '../error.ts'
 import type { Cache } from './cache.ts'
 import type {
+  AccessKeyRecord,
   AliasRecord,
   CredentialEntry,
   KeyEntry,
@@ -12,13 +13,19 @@ import type {
 import type { Database } from './database.ts'
 import type { WriteQueue } from './write-queue.ts'
 
-/** Entries are named like their rows in the change table; policies by their principal. */
+/** A principal with all that says what it may do, verified together. */
+export interface PrincipalEntry {
+  readonly principal: PrincipalRecord
+  readonly policies: readonly PrincipalPolicyRecord[]
+  readonly accessKeys: readonly AccessKeyRecord[]
+}
+
+/** Entries are named like their first row in the change table; credentials by the id of their access key. */
 export interface Caches {
   readonly keys: Cache<KeyEntry>
   readonly aliases: Cache<AliasRecord>
+  readonly principals: Cache<PrincipalEntry>
   readonly credentials: Cache<CredentialEntry>
-  readonly principals: Cache<PrincipalRecord>
-  readonly principalPolicies: Cache<readonly PrincipalPolicyRecord[]>
 }
 
 export interface Ports {

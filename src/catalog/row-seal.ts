@@ -69,7 +69,7 @@ export async function keepVerified<T extends SealedTable>(
 export function integrityFailed<T extends SealedTable>(table: T, row: SealedTables[T], cause?: unknown): GatewayError {
   return new GatewayError('IntegrityFailed', undefined, {
     cause,
-    detail: `row ${nameOfRow(table, row)} of table ${table} was changed outside the gateway or is damaged; restore it from a backup`,
+    detail: `row ${nameOfRow(table, row as never)} of table ${table} was changed outside the gateway or is damaged; restore it from a backup`,
   })
 }
 

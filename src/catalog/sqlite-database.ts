@@ -17,12 +17,14 @@ import {
   SqliteQueryCompiler,
   sql,
 } from 'kysely'
+import { GatewayError } from '../error.ts'
 import { catalogUnavailable, type Database, type WriteOutcome } from './database.ts'
 import { toEngineError } from './sqlite-faults.ts'
 import type { SqliteValue, ThreadAnswer, ThreadData, ThreadRequest } from './sqlite-messages.ts'
 import type { Tables } from './tables.ts'
 
 const busyTimeoutMs = 5_000
+const maxWaiting = 10_000
 
 export type StartThread = (data: ThreadData) => Worker
 
@@ -71,8 +73,12 @@ export async function openSqliteDatabase(file: string, start: StartThread = star
       return 'missed' in answer ? { committed: false, missed: answer.missed } : { committed: true }
     },
     async [Symbol.asyncDispose]() {
-      await reader.close()
-      await writer.close()
+      // the writer's last checkpoint empties the log only when nobody reads it
+      try {
+        await reader.close()
+      } finally {
+        await writer.close()
+      }
     },
   }
 }
@@ -123,10 +129,15 @@ function openThread(data: ThreadData, start: StartThread): Thread {
   let closed = false
   let lastId = 0
 
-  const send = (kind: ThreadRequest['kind'], statements: ThreadRequest['statements']) => {
+  const send = async (kind: ThreadRequest['kind'], statements: ThreadRequest['statements']) => {
     running ??= begin()
     const { worker, waiting } = running
-    return new Promise<Answered>((resolve, reject) => {
+    if (waiting.size >= maxWaiting) {
+      throw new GatewayError('Throttled', undefined, {
+        detail: `too many calls wait for the catalog's ${data.role} thread`,
+      })
+    }
+    return await new Promise<Answered>((resolve, reject) => {
       const id = ++lastId
       waiting.set(id, { resolve, reject })
       worker.ref()
@@ -150,7 +161,9 @@ function openThread(data: ThreadData, start: StartThread): Thread {
       if ('failure' in answer) call?.reject(toEngineError(data.file, answer.failure))
       else call?.resolve(answer)
     })
-    worker.on('error', (error) => lose(catalogUnavailable(`the catalog's ${data.role} thread failed`, error)))
+    worker.on('error', (error) =>
+      lose(catalogUnavailable(`the catalog's ${data.role} thread failed: ${messageOf(error)}`, error)),
+    )
     worker.on('exit', () => lose(catalogUnavailable(`the catalog's ${data.role} thread ended`)))
     worker.unref()
     return mine
@@ -201,4 +214,8 @@ function withBuffers(row: Record<string, SqliteValue>): Record<string, SqliteVal
     if (value instanceof Uint8Array) row[name] = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   }
   return row
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }

@@ -27,6 +27,8 @@ export interface KeyRow extends KeyColumns {
   readonly current_material: number
   readonly adopted: number
   readonly extra: string
+  /** Its materials, policy and tags, see row-parts.ts. */
+  readonly parts: string
   readonly revision: number
   readonly hmac: Uint8Array
 }
@@ -93,6 +95,8 @@ export interface PrincipalRow {
   readonly created_at: number
   readonly tags: string
   readonly trust_policy: string | null
+  /** Its policies and access keys, see row-parts.ts. */
+  readonly parts: string
   readonly revision: number
   readonly hmac: Uint8Array
 }
@@ -207,6 +211,7 @@ export const sealedColumns = {
     'current_material',
     'adopted',
     'extra',
+    'parts',
     'revision',
   ),
   material: columnsOf<MaterialRow>()(
@@ -250,6 +255,7 @@ export const sealedColumns = {
     'created_at',
     'tags',
     'trust_policy',
+    'parts',
     'revision',
   ),
   principal_policy: columnsOf<PrincipalPolicyRow>()(
@@ -281,10 +287,14 @@ function columnsOf<Row>() {
   ): readonly Exclude<keyof Row, 'hmac'>[] => names
 }
 
-const rowNames: { readonly [T in SealedTable]: (row: SealedTables[T]) => string } = {
+/** Tables whose rows are changed as a unit with the row they belong to. */
+export type NamedTable = SealedTable | 'tag'
+
+const rowNames: { readonly [T in NamedTable]: (row: Tables[T]) => string } = {
   key: (row) => `${row.account}/${row.region}/${row.key_id}`,
   material: (row) => `${row.account}/${row.region}/${row.key_id}/${row.number}`,
   policy: (row) => `${row.account}/${row.region}/${row.key_id}/${row.name}`,
+  tag: (row) => `${row.account}/${row.region}/${row.key_id}/${row.tag_key}`,
   grant: (row) => `${row.account}/${row.region}/${row.key_id}/${row.grant_id}`,
   principal: (row) => `${row.account}/${row.kind}/${row.name}`,
   principal_policy: (row) => `${row.account}/${row.kind}/${row.principal}/${row.name}`,
@@ -292,6 +302,6 @@ const rowNames: { readonly [T in SealedTable]: (row: SealedTables[T]) => string 
 }
 
 /** The name of a row in the change table and in messages to the operator. */
-export function nameOfRow<T extends SealedTable>(table: T, row: SealedTables[T]): string {
+export function nameOfRow<T extends NamedTable>(table: T, row: Tables[T]): string {
   return rowNames[table](row)
 }

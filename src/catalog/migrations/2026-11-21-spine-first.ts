@@ -39,7 +39,7 @@ export const spineFirst: Migration = {
       table(
         'key',
         {
-          text: 'account region key_id spec usage origin purpose group custody state description extra',
+          text: 'account region key_id spec usage origin purpose group custody state description extra parts',
           integer: 'multi_region created_at deletion_at? current_material adopted revision',
           bytes: 'hmac',
         },
@@ -90,7 +90,7 @@ export const spineFirst: Migration = {
       table(
         'principal',
         {
-          text: 'account region kind name principal_id tags trust_policy?',
+          text: 'account region kind name principal_id tags trust_policy? parts',
           integer: 'enabled created_at revision',
           bytes: 'hmac',
         },

@@ -142,6 +142,48 @@ describe('the policies of a principal', () => {
   })
 })
 
+describe('a principal whose rows were exchanged for others with right seals', () => {
+  const attack = (...statements: string[]) => {
+    const other = new Sqlite(file)
+    for (const statement of statements) other.exec(statement)
+    other.close()
+  }
+
+  it('is refused when the policy that denies is deleted', async () => {
+    await catalog.putPrincipalPolicy(policy('allow'))
+    await catalog.putPrincipalPolicy(policy('deny'))
+    attack("delete from principal_policy where name = 'deny'")
+    await reopen()
+    await expect(catalog.principalPolicies(account, 'user', 'anna')).rejects.toMatchObject({ code: 'IntegrityFailed' })
+  })
+
+  it('is refused when an older policy is put back', async () => {
+    await catalog.putPrincipalPolicy(policy('p', '{"wide":1}'))
+    attack('create table older as select * from principal_policy')
+    await catalog.putPrincipalPolicy(policy('p', '{"narrow":1}'))
+    attack('delete from principal_policy', 'insert into principal_policy select * from older')
+    await reopen()
+    await expect(catalog.principalPolicies(account, 'user', 'anna')).rejects.toMatchObject({ code: 'IntegrityFailed' })
+  })
+
+  it('is refused when an access key that was deleted is put back', async () => {
+    await catalog.createAccessKey(accessKey('AKIA1'))
+    attack('create table older as select * from access_key')
+    await catalog.deleteAccessKey('AKIA1')
+    attack('insert into access_key select * from older')
+    await reopen()
+    await expect(catalog.findCredential('AKIA1')).rejects.toMatchObject({ code: 'IntegrityFailed' })
+  })
+
+  it('can still be deleted', async () => {
+    await catalog.putPrincipalPolicy(policy('deny'))
+    attack('delete from principal_policy')
+    await reopen()
+    await catalog.deletePrincipal(account, 'user', 'anna')
+    expect(await catalog.findPrincipal(account, 'user', 'anna')).toBeUndefined()
+  })
+})
+
 describe('an access key', () => {
   it('is found with its principal by its id alone', async () => {
     await catalog.createAccessKey(accessKey('AKIA1'))
@@ -149,7 +191,7 @@ describe('an access key', () => {
     const found = await catalog.findCredential('AKIA1')
     expect(found).toEqual({
       accessKey: { ...accessKey('AKIA1'), revision: 2 },
-      principal: { ...user('anna'), revision: 1 },
+      principal: { ...user('anna'), revision: 2 },
     })
     expect(await catalog.findCredential('AKIA1')).toBe(found)
     expect(await catalog.findCredential('AKIA2')).toBeUndefined()

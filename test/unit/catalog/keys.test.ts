@@ -129,13 +129,13 @@ describe('a key', () => {
     })
   })
 
-  it('keeps its tags and policy apart from its own revision', async () => {
+  it('has its tags and its policy replaced', async () => {
     const { key } = await enabledKey(catalog, newKey({}, { tags: { a: '1', b: '2' } }))
     const tagged = await catalog.setTags(key, { b: '3', c: '4' }, ['a', 'unknown'])
     expect(tagged.tags).toEqual({ b: '3', c: '4' })
     const entry = await catalog.putKeyPolicy(key, '{"Statement":[]}')
     expect(entry.policy).toEqual({ document: '{"Statement":[]}', revision: 4 })
-    expect(entry.key.revision).toBe(key.revision)
+    expect(entry.key).toEqual({ ...key, revision: 4 })
     await reopen()
     expect(await catalog.findKey(key)).toEqual(entry)
   })
@@ -248,11 +248,15 @@ describe('a row changed behind the gateway’s back', () => {
     ['a seal cut short', 'update key set hmac = substr(hmac, 1, 16) where key_id = ?'],
     ['a seal removed', "update key set hmac = x'' where key_id = ?"],
     ['a current material deleted', 'delete from material where key_id = ?'],
+    ['a policy deleted', 'delete from policy where key_id = ?'],
+    ['a tag changed', "update tag set tag_value = 'b' where key_id = ?"],
+    ['a tag moved to another name', "update tag set tag_key = 'other' where key_id = ?"],
+    ['a tag deleted', 'delete from tag where key_id = ?'],
     ['a number that is none', 'update key set created_at = 9007199254740993 where key_id = ?'],
   ]
 
   it.each(attacks)('is refused: %s', async (_, statement) => {
-    const { key } = await enabledKey(catalog)
+    const { key } = await enabledKey(catalog, newKey({}, { tags: { team: 'a' } }))
     const disabled = await catalog.updateKey(key, { state: 'Disabled' })
     const untouched = await enabledKey(catalog)
     tamper(statement, key.keyId)
@@ -285,6 +289,19 @@ describe('a row changed behind the gateway’s back', () => {
     await reopen()
     await expect(catalog.findKey(b.key)).rejects.toMatchObject({ code: 'IntegrityFailed' })
     expect(await catalog.findKey(a.key)).toEqual(a)
+  })
+
+  it.each(['policy', 'material', 'key'])('cannot be an older row of table %s, whose seal is right', async (table) => {
+    const { key } = await enabledKey(catalog)
+    const other = new Sqlite(file)
+    other.exec(`create table older as select * from "${table}"`)
+    await catalog.putKeyPolicy(key, '{"Statement":[{"Effect":"Deny"}]}')
+    await catalog.updateMaterial(key, 1, { state: 'NonCurrent' })
+    other.exec('pragma foreign_keys = off')
+    other.exec(`delete from "${table}"; insert into "${table}" select * from older`)
+    other.close()
+    await reopen()
+    await expect(catalog.findKey(key)).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 
   it('makes settlement destroy nothing: it is left out and reported', async () => {
@@ -360,6 +377,14 @@ describe('before the seal is there', () => {
     await catalog.beginKey(systemKey())
     await catalog.abandonMaterial(system, 1)
     expect(await catalog.findUnverified(system)).toBeUndefined()
+  })
+
+  it('nothing unverified can name an object that settlement destroys', async () => {
+    await catalog.beginKey(systemKey())
+    tamper("update material set state = 'Destroying' where account = 'system'")
+    await expect(catalog.findUnverified(system)).rejects.toMatchObject({ code: 'IntegrityFailed' })
+    catalog.useSeal(softwareSeal())
+    expect(await catalog.unsettledMaterials()).toEqual([])
   })
 
   it('an entry that was changed is not verified', async () => {
