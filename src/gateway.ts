@@ -1,0 +1,282 @@
+/**
+ * The composition root: a configuration becomes a running gateway. Everything is built here once, in the order of its dependencies, and
+ * closed in the opposite order; nothing below knows how the rest is made.
+ *
+ * Start: lock, catalog, journal, HSM workers, row seal, settlement of what a crash left, system keys, credentials, doors. The doors
+ * open last, so that whoever can connect can be served.
+ */
+import { closeSync, mkdirSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { type Administration, createAdministration } from './administration.ts'
+import type { CheckpointSigner } from './audit/audit.ts'
+import { openJournal } from './audit/journal.ts'
+import { createSigV4Verifier } from './authenticate/authenticate.ts'
+import { createCredentialStore } from './authenticate/credentials.ts'
+import { createAuthorizer } from './authorize/authorize.ts'
+import { deadlineIn } from './call.ts'
+import type { Catalog } from './catalog/catalog.ts'
+import { openCatalog } from './catalog/open.ts'
+import type { Config } from './config/config.ts'
+import { toGatewayError } from './error.ts'
+import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
+import { loadAddon } from './hsm/worker/addon.ts'
+import { createIdentityPolicies, principalExists } from './identities.ts'
+import { settleBackingKeys } from './keys/create-key.ts'
+import { destroyDueKeys } from './keys/deletion.ts'
+import type { KeyService } from './keys/keys.ts'
+import { findUnknownObjects, type UnknownObject } from './keys/reconcile.ts'
+import { createKeyService } from './keys/service.ts'
+import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
+import { machineClock, openTrustedClock } from './keys/trusted-clock.ts'
+import { createObserver, type Observer } from './observe/observe.ts'
+import { createPipeline } from './pipeline.ts'
+import { ProblemsError } from './problem.ts'
+import { createKmsDoor, describeKmsError } from './transport/kms/kms.ts'
+import { createOperatorCommands } from './transport/operator/commands.ts'
+import { createOperatorDoor } from './transport/operator/operator.ts'
+
+const systemDeadlineMs = 60_000
+const deletionRoundMs = 60_000
+/** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
+const defaultSessions = { softhsm: 2, other: 16 }
+
+export interface Gateway extends AsyncDisposable {
+  readonly endpoints: {
+    readonly kms?: string
+    readonly operator?: string
+    readonly operatorSocket: string
+  }
+  readonly administration: Administration
+  readonly observer: Observer
+  /** Objects of the tokens that no catalog row names; they are never touched. Known some time after the start. */
+  readonly unknownObjects: Promise<readonly UnknownObject[]>
+  /** Replaces workers whose token configuration may have changed (module, PIN file, sessions). */
+  replaceWorkers(reason: string): void
+}
+
+/** @throws ProblemsError with cause and remedy when the gateway cannot start. */
+export async function openGateway(config: Config): Promise<Gateway> {
+  await using stack = new AsyncDisposableStack()
+  const addon = loadAddon()
+  addon.hardenProcess({ dieWithParent: false })
+  const lock = takeLock(config, addon.lockFile)
+  stack.defer(() => closeSync(lock))
+
+  const observer = createObserver({ level: config.log.level })
+  const partition = config.partition
+  const defaultAccount = config.accounts[0] as string
+  const now = Date.now
+
+  const catalog = stack.use(
+    await openCatalog({ ...config.catalog, partition, report: (error) => observer.catalogProblem(error) }).catch(
+      (cause) => {
+        const { detail } = toGatewayError(cause)
+        const remedy = 'put it right, then start again; the catalog was not changed'
+        throw new ProblemsError(
+          [{ at: config.catalog.file, cause: detail ?? 'the catalog cannot be opened', remedy }],
+          { cause },
+        )
+      },
+    ),
+  )
+  const journal = stack.use(await openJournal({ ...config.audit, lockFile: addon.lockFile, events: observer.journal }))
+  const hsm = stack.use(await openTokens(config, observer))
+  requireReady(hsm, config)
+
+  const group = config.defaultGroup
+  const creation = { catalog, hsm, now, group }
+  await openCatalogSeal(creation)
+  for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs))) observer.settled(settled)
+  const systemKeys = await openSystemKeys(creation)
+  const signer: CheckpointSigner = {
+    catalogRevision: () => catalog.revision(),
+    async sign(statement) {
+      return { ...(await systemKeys.signCheckpoint(statement)), algorithm: 'ECDSA_SHA_256' }
+    },
+  }
+  journal.useSigner(signer)
+
+  const credentials = stack.use(createCredentialStore((accessKeyId) => verifier.forget(accessKeyId)))
+  const verifier = stack.use(
+    createSigV4Verifier({ service: 'kms', regions: new Set(config.regions), now, credentials }),
+  )
+  const administration = createAdministration({
+    catalog,
+    sealer: systemKeys,
+    credentials,
+    partition,
+    accounts: config.accounts,
+    now,
+  })
+  observer.credentialsLoaded(await administration.loadCredentials())
+
+  const authorizer = createAuthorizer({ identityPolicies: createIdentityPolicies(catalog), nowMs: now })
+  const pipeline = createPipeline({
+    authorizer,
+    journal,
+    observer: observer.pipeline,
+    describeError: (_door, error) => describeKmsError(error),
+  })
+  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now })
+  stack.use(startDeletions({ catalog, hsm, keys, observer, journal }))
+
+  const operator = stack.use(
+    createOperatorDoor({
+      pipeline,
+      observer,
+      hsm,
+      journal,
+      account: defaultAccount,
+      region: config.regions[0] as string,
+      partition,
+      commands: createOperatorCommands({
+        administration,
+        catalog,
+        keys,
+        hsm,
+        defaultAccount,
+        defaultRegion: config.regions[0] as string,
+      }),
+      peerCredentials: addon.peerCredentials,
+    }),
+  )
+  const operatorEndpoint = await operator.listen(config.listen.operator)
+
+  let kms: string | undefined
+  const address = config.listen.kms
+  if (address !== null) {
+    const tls = address.tls && {
+      cert: readFileSync(address.tls.certificateFile),
+      key: readFileSync(address.tls.keyFile),
+    }
+    const door = stack.use(
+      createKmsDoor({
+        keys,
+        authorizer,
+        principalExists: (name) => principalExists(catalog, config, name),
+        pipeline,
+        verifier,
+        partition,
+        trustedProxies: config.trustedProxies,
+        ...(tls === undefined ? {} : { tls }),
+        onRefused: observer.requestRefused,
+      }),
+    )
+    const bound = await door.listen({ host: address.address, port: address.port }).catch((cause) => {
+      throw listenProblem('listen.kms', `${address.address}:${address.port}`, cause)
+    })
+    kms = `${tls === undefined ? 'http' : 'https'}://${hostOf(bound.address)}:${bound.port}`
+  }
+
+  const unknownObjects = Promise.all(
+    Object.keys(config.groups).map((name) => findUnknownObjects({ catalog, hsm }, name)),
+  ).then((found) => found.flat())
+  unknownObjects.then(observer.unknownObjects, (cause) => observer.reconcileFailed(cause))
+
+  const owned = stack.move()
+  return {
+    endpoints: {
+      ...(kms === undefined ? {} : { kms }),
+      ...(operatorEndpoint === undefined ? {} : { operator: operatorEndpoint }),
+      operatorSocket: config.listen.operator.socket,
+    },
+    administration,
+    observer,
+    unknownObjects,
+    replaceWorkers: (reason) => hsm.replaceWorkers(reason),
+    async [Symbol.asyncDispose]() {
+      await unknownObjects.catch(() => {})
+      await owned.disposeAsync()
+    },
+  }
+}
+
+function takeLock(config: Config, lockFile: (file: string) => number): number {
+  for (const directory of [config.stateDirectory, config.runDirectory])
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const lock = lockFile(path.join(config.stateDirectory, 'gateway.lock'))
+  if (lock >= 0) return lock
+  const cause = 'another gateway runs on this state'
+  const remedy = 'stop it first, or give this one a state folder of its own'
+  throw new ProblemsError([{ at: config.stateDirectory, cause, remedy }])
+}
+
+function openTokens(config: Config, observer: Observer): Promise<SupervisedHsm> {
+  const tokens = Object.entries(config.tokens).map(([name, token]) => ({
+    ...token,
+    name,
+    sessions: token.sessions ?? (token.profile === 'softhsm' ? defaultSessions.softhsm : defaultSessions.other),
+  }))
+  const groups = Object.entries(config.groups).map(([name, { tokens: members }]) => ({ name, tokens: members }))
+  return openHsm({
+    tokens,
+    groups,
+    stateDirectory: config.stateDirectory,
+    observe: observer.hsm,
+    allowImportThroughMemory: config.allowImportThroughMemory,
+  })
+}
+
+/** The default group holds the system keys: without it nothing can be verified or unsealed. */
+function requireReady(hsm: SupervisedHsm, config: Config): void {
+  const group = hsm.groups().find(({ name }) => name === config.defaultGroup)
+  if (group?.ready) return
+  const problems = (group?.tokens ?? []).map(({ name, trouble }) => {
+    const [cause = 'the token does not answer', ...remedy] = (trouble ?? '').split(': ')
+    return {
+      at: `tokens.${name}`,
+      cause: cause === '' ? 'the token does not answer' : cause,
+      remedy: remedy.join(': ') || 'run hsmgate doctor for this token',
+    }
+  })
+  throw new ProblemsError(problems)
+}
+
+function startDeletions(parts: {
+  readonly catalog: Catalog
+  readonly hsm: SupervisedHsm
+  readonly keys: KeyService
+  readonly observer: Observer
+  readonly journal: Awaited<ReturnType<typeof openJournal>>
+}): AsyncDisposable {
+  const { catalog, hsm, keys, observer, journal } = parts
+  const clock = openTrustedClock(catalog, machineClock)
+  let running: Promise<unknown> = Promise.resolve()
+  const round = (): Promise<unknown> =>
+    destroyDueKeys({
+      catalog,
+      hsm,
+      clock,
+      deadline: () => deadlineIn(systemDeadlineMs),
+      async deleted({ key }) {
+        const arn = keys.keyArn(key)
+        const resources = [{ account: key.account, type: 'AWS::KMS::Key', arn }]
+        const details = { keyId: key.keyId }
+        await journal.appendEvent({ name: 'DeleteKey', account: key.account, region: key.region, details, resources })
+      },
+      failed: (name, cause) => observer.deletionFailed(name.keyId, cause),
+      paused: (jumpMs) => observer.clockJumped(jumpMs),
+    }).catch((cause) => observer.deletionFailed('', cause))
+  running = round()
+  const timer = setInterval(() => {
+    running = running.then(round)
+  }, deletionRoundMs)
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await running
+    },
+  }
+}
+
+function listenProblem(at: string, address: string, cause: unknown): ProblemsError {
+  const { code } = cause as NodeJS.ErrnoException
+  const text =
+    code === 'EADDRINUSE' ? `${address} is taken by another process` : `cannot listen on ${address} (${code})`
+  const remedy = code === 'EADDRINUSE' ? `stop that process, or set ${at}.port` : `correct ${at}`
+  return new ProblemsError([{ at, cause: text, remedy }], { cause })
+}
+
+function hostOf(address: string): string {
+  return address.includes(':') ? `[${address}]` : address
+}
