@@ -5,7 +5,7 @@
  * token run one after another, `manage` first; a refused PIN is latched on disk before anything else and nothing is started until its
  * file changes. Failed starts back off (250 ms doubling to 30 s). All state is in memory of this event loop; processes are its only resource.
  */
-import { stat } from 'node:fs/promises'
+import { statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../error.ts'
 import { type Breaker, createBreaker } from './breaker.ts'
@@ -101,7 +101,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   let isPinRefused = false
   let closing = false
   let reportedTrouble: string | undefined
-  let seen = ''
+  let seen: readonly string[] = []
   let watching: NodeJS.Timeout | undefined
   let turn: Promise<unknown> = Promise.resolve()
 
@@ -368,23 +368,16 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     options.router().checkTrouble()
   }
 
-  /** Module and PIN file by identity: a changed one asks for new workers. */
-  async function watch(): Promise<void> {
-    const marks = await Promise.all(
-      [token.module, token.pinFile].map((path) =>
-        stat(path, { bigint: true }).then(
-          ({ ino, ctimeNs, size }) => `${ino} ${ctimeNs} ${size}`,
-          () => '',
-        ),
-      ),
-    )
-    const now = marks.join('\n')
+  /** Module and PIN file by identity: a changed one asks for new workers. Two metadata reads a second don't disturb the event loop. */
+  function watch(): void {
+    const now = [markOf(token.module), markOf(token.pinFile)]
     // A file that is gone for a moment (rename, unmounted secret) is no change yet.
-    if (!marks.includes('') || seen === '') {
-      if (seen !== '' && seen !== now) replaceAll('the module or PIN file changed')
+    const isChanged = now.some((mark, i) => mark !== '' && mark !== seen[i])
+    if (isChanged) {
       seen = now
+      replaceAll('the module or PIN file changed')
     }
-    if (!closing) watching = setTimeout(watch, watchEveryMs).unref()
+    watching = setTimeout(watch, watchEveryMs).unref()
   }
 
   return {
@@ -408,7 +401,8 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
           inFlight: attempts.size,
         })),
     start() {
-      void watch()
+      seen = [markOf(token.module), markOf(token.pinFile)]
+      watching = setTimeout(watch, watchEveryMs).unref()
       // All processes start together; their logins then queue up behind that of `manage`.
       for (const place of places) order(place)
     },
@@ -433,6 +427,16 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       await Promise.all(alive.map((worker) => worker && finish(worker)))
       settled.resolve()
     },
+  }
+}
+
+/** Identity of a file's content as far as metadata tells; empty when it can't be examined. */
+function markOf(path: string): string {
+  try {
+    const { ino, ctimeNs, size } = statSync(path, { bigint: true })
+    return `${ino} ${ctimeNs} ${size}`
+  } catch {
+    return ''
   }
 }
 

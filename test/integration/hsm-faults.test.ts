@@ -451,11 +451,11 @@ describe('overload', () => {
       bench.sign({ do: 'slow', ms: 50 }),
       bench.sign({ do: 'slow', ms: 50 }),
     ])
-    const codes = await Promise.all(Array.from({ length: 50 }, () => codeOf(bench.sign({ do: 'slow', ms: 50 }, 400))))
+    const codes = await Promise.all(Array.from({ length: 300 }, () => codeOf(bench.sign({ do: 'slow', ms: 50 }, 400))))
     expect(codes.filter((code) => code === 'ok').length).toBeGreaterThan(2)
     expect(codes.filter((code) => code === 'HsmBusy').length).toBeGreaterThan(10)
     expect(new Set(codes)).not.toContain('Quarantined')
-    expect(bench.journal('call').length).toBeLessThan(40)
+    expect(bench.journal('call').length).toBeLessThan(150)
   })
 })
 
