@@ -6,10 +6,10 @@ import {
   createFrameWriter,
   createRequestReader,
   createResponseReader,
-  FrameError,
   type RequestFrame,
   type ResponseFrame,
 } from '../../../src/hsm/frame-codec.ts'
+import { FrameError } from '../../../src/hsm/frame-fields.ts'
 import { type Fields, type FieldType, maxFrameBytes, type OperationName, operations } from '../../../src/hsm/frames.ts'
 
 const json = fc.oneof(
@@ -32,16 +32,14 @@ const fieldsOf = (fields: Fields) =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, type]) => [name, values[type]])))
 const u32 = values.u32 as fc.Arbitrary<number>
 const names = Object.keys(operations) as OperationName[]
-const request = fc
-  .constantFrom(...names)
-  .chain((operation) =>
-    fc.record({
-      callId: u32,
-      operation: fc.constant(operation),
-      budgetMs: u32,
-      fields: fieldsOf(operations[operation].request),
-    }),
-  )
+const request = fc.constantFrom(...names).chain((operation) =>
+  fc.record({
+    callId: u32,
+    operation: fc.constant(operation),
+    budgetMs: u32,
+    fields: fieldsOf(operations[operation].request),
+  }),
+)
 const response = fc
   .constantFrom(...names)
   .chain((operation) =>
