@@ -43,6 +43,8 @@ export const compositionRoots: readonly string[] = ['src/gateway.ts', 'src/main.
 export const besideTheFace: Readonly<Record<string, string>> = {
   'src/hsm/worker/addon.ts':
     'the face of native/addon, which also offers peer credentials and the lock on a state folder',
+  'src/hsm/events.ts':
+    'what the HSM layer tells its observer: the one thing that src/observe implements instead of using',
 }
 
 export function readSources(root: string, folders: readonly string[]): SourceTree {

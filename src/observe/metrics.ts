@@ -1,0 +1,83 @@
+/**
+ * Every metric of the gateway, in Prometheus' conventions (base units, `_total` for counters). Labels have few values: doors,
+ * operations, codes, tokens, groups, roles; never key ids, principals or addresses.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** From a public-key operation in memory to a slow network HSM and the 5 s deadline of a call. */
+const latencyBuckets = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+
+export type Metrics = ReturnType<typeof createMetrics>
+
+export function createMetrics() {
+  const registry = new Registry()
+  const registers = [registry]
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name: `hsmgate_${name}`, help, labelNames: [...labelNames], registers })
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name: `hsmgate_${name}`, help, labelNames: [...labelNames], registers })
+  const histogram = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Histogram<L>({
+      name: `hsmgate_${name}`,
+      help,
+      labelNames: [...labelNames],
+      buckets: latencyBuckets,
+      registers,
+    })
+  collectDefaultMetrics({ register: registry })
+
+  return {
+    registry,
+    calls: counter('calls_total', 'Authenticated calls by outcome: ok or the error code.', [
+      'door',
+      'operation',
+      'code',
+    ]),
+    callSeconds: histogram('call_duration_seconds', 'Time from the parsed request to the outcome.', [
+      'door',
+      'operation',
+    ]),
+    unauthenticated: counter('unauthenticated_calls_total', 'Calls refused before their caller was known.', [
+      'door',
+      'code',
+    ]),
+    hsmCalls: counter('hsm_calls_total', 'Calls to the HSM layer by outcome: ok or the error code.', [
+      'group',
+      'operation',
+      'code',
+    ]),
+    hsmQueueSeconds: histogram('hsm_queue_seconds', 'Time until a call was sent to a worker.', ['group', 'operation']),
+    hsmModuleSeconds: histogram('hsm_module_seconds', 'Time inside the PKCS#11 module.', ['group', 'operation']),
+    hsmQueueDepth: gauge('hsm_queue_depth', 'Calls waiting when the last one joined.', ['group', 'lane']),
+    hsmRetries: counter('hsm_retries_total', 'Calls that were sent once more.', ['group', 'operation', 'reason']),
+    hsmCkr: counter('hsm_ckr_total', 'PKCS#11 return values other than CKR_OK.', ['token', 'call', 'ckr', 'action']),
+    hsmQuarantines: counter('hsm_quarantines_total', 'Inputs refused because two workers died of them.', [
+      'group',
+      'operation',
+    ]),
+    breakerOpen: gauge('hsm_breaker_open', '1 while no calls are sent to the token.', ['token']),
+    breakerOpens: counter('hsm_breaker_opens_total', 'Times that the breaker of a token opened.', ['token']),
+    pinRefused: gauge('token_pin_refused', '1 after the token refused the PIN, until it is ready again.', ['token']),
+    tokenTrouble: gauge('token_trouble', '1 while the token cannot serve.', ['token']),
+    groupReady: gauge('group_ready', '1 while the group has a warm worker.', ['group']),
+    workers: gauge('workers', 'Worker processes by state.', ['token', 'role', 'state']),
+    workerInFlight: gauge('worker_calls_in_flight', 'Calls sent to workers and not answered yet.', ['token', 'role']),
+    workerStarts: counter('worker_starts_total', 'Worker processes started.', ['token', 'role']),
+    workerStartSeconds: gauge('worker_start_seconds', 'How long the last worker took until it was warm.', [
+      'token',
+      'role',
+    ]),
+    workerDeaths: counter('worker_deaths_total', 'Worker processes that ended.', ['token', 'role', 'expected']),
+    workerReplacements: counter('worker_replacements_total', 'Workers replaced.', ['token', 'role']),
+    auditRecords: counter('audit_records_total', 'Records written to the journal.'),
+    auditBytes: counter('audit_bytes_total', 'Bytes written to the journal.'),
+    auditWriteSeconds: histogram('audit_write_seconds', 'Time to write one batch of records.'),
+    auditLagSeconds: histogram('audit_sync_lag_seconds', 'Age of the oldest record when its sync finished.'),
+    auditFailures: counter('audit_failures_total', 'Failures of the journal by step.', ['step']),
+    auditHealthy: gauge('audit_healthy', '1 while records can be written.'),
+    auditSequence: gauge('audit_sequence', 'Sequence number of the last record.'),
+    auditUnsynced: gauge('audit_unsynced_records', 'Records that are written but not on disk yet.'),
+    auditFreeBytes: gauge('audit_disk_free_bytes', 'Free space on the disk of the journal.'),
+    auditCheckpoint: gauge('audit_checkpoint_sequence', 'Last record that a signed checkpoint covers.'),
+  }
+}
