@@ -16,7 +16,8 @@ export const jobOp = {
   encrypt: 3,
   /** C_DecryptInit + C_Decrypt. */
   decrypt: 4,
-  /** Encrypt, decrypt the result again with the same parameters and compare in constant time; output as `encrypt`. */
+  /** Encrypt, decrypt the result again with the same parameters and compare in constant time; output as `encrypt`.
+   * A ciphertext that decrypts to something else is withheld: CKR_DEVICE_ERROR. */
   encryptVerify: 5,
   /** C_GenerateRandom of `outMax` bytes. */
   random: 6,

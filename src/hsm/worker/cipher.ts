@@ -12,7 +12,7 @@ import { CKM } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
-import { oaepEntries } from './mechanisms.ts'
+import { lacksParameters, oaepEntries } from './mechanisms.ts'
 import { asBuffer, isStale, type KeyRef, type Objects } from './objects.ts'
 import { readPublicKey } from './public-keys.ts'
 import { saltBytes, type WorkingKey, type WorkingKeys } from './working-keys.ts'
@@ -303,9 +303,6 @@ export class Cipher {
     return data.length + tagBytes + ivBytes
   }
 }
-
-/** ARGUMENTS_BAD, FUNCTION_NOT_SUPPORTED, MECHANISM_INVALID, MECHANISM_PARAM_INVALID: the module has no such OAEP. */
-const lacksParameters: ReadonlySet<number> = new Set([0x07, 0x54, 0x70, 0x71])
 
 function checkUse(key: KeyRef, algorithm: CipherAlgorithm): void {
   const isRsa = key.shape.modulusBits !== undefined

@@ -8,7 +8,7 @@ import type { RequestFrame } from '../frame-codec.ts'
 import type { OperationName, Response } from '../frames.ts'
 import type { AdoptRequest, Construction, GenerateIntent, ObjectSummary, WrapAlgorithm } from '../port.ts'
 import { jobOp } from './addon.ts'
-import { type Created, Creating, readIntent } from './creating.ts'
+import { type Created, readIntent } from './creating.ts'
 import { CKA } from './cryptoki.ts'
 import { describeObject } from './describe.ts'
 import { constructionOfFacts, type Facts } from './facts.ts'
@@ -28,6 +28,7 @@ import {
   purposeOfLabel,
   secretKeyTemplate,
 } from './templates.ts'
+import { Unwrapping } from './unwrapping.ts'
 
 export interface Managed {
   readonly jobs: Jobs
@@ -46,7 +47,7 @@ export class Managing {
   readonly #jobs: Jobs
   readonly #objects: Objects
   readonly #facts: Facts
-  readonly #creating: Creating
+  readonly #unwrapping: Unwrapping
   readonly #token: GrapheneToken
   #last: Promise<unknown> = Promise.resolve()
 
@@ -54,7 +55,7 @@ export class Managing {
     this.#jobs = jobs
     this.#objects = objects
     this.#facts = facts
-    this.#creating = new Creating(jobs, objects, facts, allowsThroughMemory)
+    this.#unwrapping = new Unwrapping(jobs, objects, facts, allowsThroughMemory)
     this.#token = new GrapheneToken(modulePath, token.slot)
   }
 
@@ -154,11 +155,15 @@ export class Managing {
     const { intent, shape } = readTokenIntent(value)
     const construction = constructionOf(intent, constructionOfFacts(this.#facts))
     this.#refuseKnownId(call, intent, shape)
-    const handle = await this.#creating.unwrap(call, key, algorithm, wrapped, intent, shape, construction)
+    const handle = await this.#unwrapping.unwrap(call, key, algorithm, wrapped, intent, shape, construction)
     await this.#readBack(call, handle)
-    const isPair = shape.objectClass === 'private'
-    const publicKey = isPair ? await readPublicKey(this.#jobs, call, handle, shape) : undefined
-    return { session: 0, construction, publicKey: publicKey ?? noPublicKey }
+    try {
+      const publicKey = await this.#unwrapping.publicKeyOf(call, handle, intent, shape)
+      return { session: 0, construction, publicKey }
+    } catch (error) {
+      this.#ask(call, () => this.#token.destroy(handle))
+      throw error
+    }
   }
 
   /** Some modules take a template and make something weaker of it. */

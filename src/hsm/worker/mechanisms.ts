@@ -109,3 +109,6 @@ export const oaepEntries = {
   RSAES_OAEP_SHA_1: oaep(CKM.sha1, CKG.mgf1Sha1, 'sha1'),
   RSAES_OAEP_SHA_256: oaep(CKM.sha256, CKG.mgf1Sha256, 'sha256'),
 } as const
+
+/** ARGUMENTS_BAD, FUNCTION_NOT_SUPPORTED, MECHANISM_INVALID, MECHANISM_PARAM_INVALID: the module has no OAEP with this hash. */
+export const lacksParameters: ReadonlySet<number> = new Set([0x07, 0x54, 0x70, 0x71])

@@ -17,6 +17,7 @@ import type { Call, Jobs } from './jobs.ts'
 import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
 import { type ProbeParts, probeToken } from './probe.ts'
 import { Signing } from './signing.ts'
+import { Unwrapping } from './unwrapping.ts'
 import { sealingMessagesMax, WorkingKeys } from './working-keys.ts'
 
 /** What a key of each purpose may be asked for. MATERIAL_ID, which reveals nothing, is open to all. */
@@ -67,7 +68,7 @@ export class Serving {
     })
     this.#cipher = new Cipher(jobs, objects, this.#workingKeys, facts)
     this.#signing = new Signing(jobs, objects, this.#workingKeys)
-    this.#creating = new Creating(jobs, objects, facts, allowsThroughMemory)
+    this.#creating = new Creating(jobs, objects, facts, new Unwrapping(jobs, objects, facts, allowsThroughMemory))
   }
 
   /** @throws CallFailure */
