@@ -68,7 +68,7 @@ export async function openGateway(config: Config): Promise<Gateway> {
   const now = Date.now
 
   const catalog = stack.use(
-    await openCatalog({ ...config.catalog, partition, report: (error) => observer.catalogProblem(error) }).catch(
+    await openCatalog({ ...config.catalog, partition, report: (error) => observer.unexpected('catalog', error) }).catch(
       (cause) => {
         const { detail } = toGatewayError(cause)
         const remedy = 'put it right, then start again; the catalog was not changed'
@@ -79,14 +79,15 @@ export async function openGateway(config: Config): Promise<Gateway> {
       },
     ),
   )
-  const journal = stack.use(await openJournal({ ...config.audit, lockFile: addon.lockFile, events: observer.journal }))
   const hsm = stack.use(await openTokens(config, observer))
   requireReady(hsm, config)
+  const journal = stack.use(await openJournal({ ...config.audit, lockFile: addon.lockFile, events: observer.journal }))
 
   const group = config.defaultGroup
   const creation = { catalog, hsm, now, group }
   await openCatalogSeal(creation)
-  for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs))) observer.settled(settled)
+  for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs)))
+    observer.note('warn', 'creation that was cut off', { ...settled })
   const systemKeys = await openSystemKeys(creation)
   const signer: CheckpointSigner = {
     catalogRevision: () => catalog.revision(),
@@ -108,13 +109,15 @@ export async function openGateway(config: Config): Promise<Gateway> {
     accounts: config.accounts,
     now,
   })
-  observer.credentialsLoaded(await administration.loadCredentials())
+  const { loaded, failed } = await administration.loadCredentials()
+  observer.note('info', 'access keys loaded', { loaded })
+  for (const accessKeyId of failed) observer.note('error', 'an access key could not be unsealed', { accessKeyId })
 
   const authorizer = createAuthorizer({ identityPolicies: createIdentityPolicies(catalog), nowMs: now })
   const pipeline = createPipeline({
     authorizer,
     journal,
-    observer: observer.pipeline,
+    observer: observer.calls,
     describeError: (_door, error) => describeKmsError(error),
   })
   const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now })
@@ -140,6 +143,7 @@ export async function openGateway(config: Config): Promise<Gateway> {
       peerCredentials: addon.peerCredentials,
     }),
   )
+  observer.watch({ groups: () => hsm.groups(), journal })
   const operatorEndpoint = await operator.listen(config.listen.operator)
 
   let kms: string | undefined
@@ -159,7 +163,7 @@ export async function openGateway(config: Config): Promise<Gateway> {
         partition,
         trustedProxies: config.trustedProxies,
         ...(tls === undefined ? {} : { tls }),
-        onRefused: observer.requestRefused,
+        onRefused: (name) => observer.note('debug', 'request refused', { name }),
       }),
     )
     const bound = await door.listen({ host: address.address, port: address.port }).catch((cause) => {
@@ -171,7 +175,10 @@ export async function openGateway(config: Config): Promise<Gateway> {
   const unknownObjects = Promise.all(
     Object.keys(config.groups).map((name) => findUnknownObjects({ catalog, hsm }, name)),
   ).then((found) => found.flat())
-  unknownObjects.then(observer.unknownObjects, (cause) => observer.reconcileFailed(cause))
+  unknownObjects.then(
+    (objects) => reportUnknown(observer, objects),
+    (cause) => observer.unexpected('reconcile', cause),
+  )
 
   const owned = stack.move()
   return {
@@ -189,6 +196,16 @@ export async function openGateway(config: Config): Promise<Gateway> {
       await owned.disposeAsync()
     },
   }
+}
+
+function reportUnknown(observer: Observer, objects: readonly UnknownObject[]): void {
+  if (objects.length === 0) return
+  const ours = objects.filter((object) => object.ours).length
+  observer.problem({
+    at: 'tokens',
+    cause: `${objects.length} objects are in no catalog row, ${ours} of them made by hsmgate; none was touched`,
+    remedy: 'hsmgate key reconcile lists them; restore the catalog that knows them, or adopt them',
+  })
 }
 
 function takeLock(config: Config, lockFile: (file: string) => number): number {
@@ -254,9 +271,14 @@ function startDeletions(parts: {
         const details = { keyId: key.keyId }
         await journal.appendEvent({ name: 'DeleteKey', account: key.account, region: key.region, details, resources })
       },
-      failed: (name, cause) => observer.deletionFailed(name.keyId, cause),
-      paused: (jumpMs) => observer.clockJumped(jumpMs),
-    }).catch((cause) => observer.deletionFailed('', cause))
+      failed: (name, cause) => observer.unexpected(`deletion of ${name.keyId}`, cause),
+      paused: (jumpMs) =>
+        observer.problem({
+          at: 'clock',
+          cause: `wall time is off by ${Math.round(jumpMs / 1000)} s; no key is destroyed meanwhile`,
+          remedy: 'set the clock right, or confirm it with `hsmgate clock confirm`',
+        }),
+    }).catch((cause) => observer.unexpected('deletion', cause))
   running = round()
   const timer = setInterval(() => {
     running = running.then(round)

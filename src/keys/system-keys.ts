@@ -2,6 +2,7 @@
  * The gateway's own keys: purpose `system`, in account and Region `system`, no policy, reachable through no door.
  * Their names, specs and custody are the table of docs/system-keys.md. Made at first start, found again at every later one.
  */
+import { createHash } from 'node:crypto'
 import { type Deadline, deadlineIn } from '../call.ts'
 import type { KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
@@ -80,7 +81,8 @@ export async function openSystemKeys(parts: SystemKeyParts): Promise<SystemKeys>
     seal: (secret, context) => hsm.encrypt(sealingKey, 'SEAL', { context: Buffer.from(context), data: secret }, soon()),
     unseal: (sealed, context) =>
       hsm.decrypt(sealingKey, 'SEAL', { context: Buffer.from(context), data: sealed }, soon()),
-    async signCheckpoint(digest) {
+    async signCheckpoint(statement) {
+      const digest = createHash('sha256').update(statement).digest()
       const raw = await hsm.sign(checkpointKey, 'ECDSA', digest, soon())
       return {
         signature: encodeEcdsaSignature(raw),
