@@ -11,6 +11,9 @@ namespace hsmgate
 namespace
 {
 
+/* Of one job in a batch: five columns of 8 bytes and one of 4. */
+constexpr size_t columnBytes = 5 * 8 + 4;
+
 bool givesOutput(Op op)
 {
     switch (op) {
@@ -28,6 +31,51 @@ bool givesOutput(Op op)
     default:
         return false;
     }
+}
+
+/*
+ * Runs what waits for promises when it ends. Of Node-API only plain C is used on the way from the
+ * event loop to JavaScript: a worker thread may be terminated at any moment, every call may then
+ * fail, and there is nobody left to tell.
+ */
+class Scope
+{
+public:
+    Scope(napi_env env, napi_async_context context) : env_(env)
+    {
+        napi_value resource = nullptr;
+        if (napi_create_object(env, &resource) != napi_ok ||
+            napi_open_callback_scope(env, resource, context, &scope_) != napi_ok)
+            scope_ = nullptr;
+    }
+    ~Scope()
+    {
+        if (scope_ != nullptr)
+            (void)napi_close_callback_scope(env_, scope_);
+    }
+    Scope(const Scope &) = delete;
+    Scope &operator=(const Scope &) = delete;
+
+private:
+    napi_env env_;
+    napi_callback_scope scope_ = nullptr;
+};
+
+void resolveUndefined(napi_env env, napi_deferred deferred)
+{
+    napi_value undefined = nullptr;
+    if (napi_get_undefined(env, &undefined) == napi_ok)
+        (void)napi_resolve_deferred(env, deferred, undefined);
+}
+
+/* An exception of a callback becomes an uncaught one. A termination shows as null and is none. */
+void reportException(napi_env env)
+{
+    napi_value thrown = nullptr;
+    napi_valuetype type = napi_null;
+    if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok && thrown != nullptr &&
+        napi_typeof(env, thrown, &type) == napi_ok && type != napi_null)
+        (void)napi_fatal_exception(env, thrown);
 }
 
 void letGo(napi_env env, Job &job)
@@ -69,7 +117,10 @@ Napi::Value PoolBinding::open(Napi::Env env, const std::shared_ptr<Module> &modu
         throw Napi::TypeError::New(env, "onCompletions must be a function");
 
     uv_loop_t *loop = nullptr;
-    if (napi_get_uv_event_loop(env, &loop) != napi_ok)
+    napi_value promise = nullptr;
+    napi_deferred opening = nullptr;
+    if (napi_get_uv_event_loop(env, &loop) != napi_ok ||
+        napi_create_promise(env, &opening, &promise) != napi_ok)
         throw Napi::Error::New(env, "no event loop");
     std::shared_ptr<PoolBinding> binding(new PoolBinding(env, module, owner, slot,
                                                          static_cast<unsigned>(sessions),
@@ -80,13 +131,13 @@ Napi::Value PoolBinding::open(Napi::Env env, const std::shared_ptr<Module> &modu
     if (error != 0)
         throw toSystemError(env, -error, "uv_async_init");
     binding->async_.data = binding.get();
+    binding->opening_ = opening;
     binding->self_ = binding;
     (void)napi_add_async_cleanup_hook(env, onTeardown, binding.get(), &binding->teardownHook_);
     owner.poolOpened();
     registerDeparture(&binding->departure_);
-    binding->opening_.emplace(Napi::Promise::Deferred::New(env));
     binding->start(std::move(pin));
-    return binding->opening_->Promise();
+    return Napi::Value(env, promise);
 }
 
 void PoolBinding::start(std::optional<SecretBytes> pin)
@@ -112,11 +163,11 @@ void PoolBinding::onWake()
     const Napi::HandleScope scope(env_);
     /* Read before draining: what was complete before the phase changed is on the list. */
     const Phase phase = phase_.load();
-    if (opening_ && phase != Phase::opening)
+    if (opening_ != nullptr && phase == Phase::open)
         reportOpened();
     deliver();
-    if (phase == Phase::closed)
-        endClose();
+    if (phase == Phase::failed || phase == Phase::closed)
+        end();
     else
         updateReference();
 }
@@ -125,27 +176,20 @@ void PoolBinding::reportOpened()
 {
     if (blocking_.joinable())
         blocking_.join();
-    const Napi::Promise::Deferred deferred = *opening_;
-    opening_.reset();
-    const bool opened = phase_.load() == Phase::open;
-    if (!tearingDown_) {
-        const Napi::CallbackScope callback(env_, *context_);
-        try {
-            if (opened) {
-                const auto external =
-                    Napi::External<std::shared_ptr<PoolBinding>>::New(env_, &self_);
-                deferred.Resolve(env_.GetInstanceData<Classes>()->pool.New({external}));
-            } else {
-                deferred.Reject(toError(env_, failure_).Value());
-            }
-        } catch (const Napi::Error &) {
-            /* Only at the end of the environment, when nobody waits any more. */
-        }
-    }
-    if (!opened)
-        phase_.store(Phase::closed), wake();
-    else if (tearingDown_)
+    const napi_deferred deferred = std::exchange(opening_, nullptr);
+    if (tearingDown_) {
         beginClose();
+        return;
+    }
+    const Scope scope(env_, *context_);
+    const napi_ref constructor = env_.GetInstanceData<Classes>()->pool;
+    napi_value pool = nullptr;
+    napi_value function = nullptr;
+    napi_value binding = nullptr;
+    if (napi_get_reference_value(env_, constructor, &function) == napi_ok &&
+        napi_create_external(env_, &self_, nullptr, nullptr, &binding) == napi_ok &&
+        napi_new_instance(env_, function, 1, &binding, &pool) == napi_ok)
+        (void)napi_resolve_deferred(env_, deferred, pool);
 }
 
 void PoolBinding::submit(const Napi::CallbackInfo &args)
@@ -210,34 +254,43 @@ void PoolBinding::deliver()
     finished_.clear();
 }
 
-void PoolBinding::callBack(Napi::Env env)
+void PoolBinding::callBack(napi_env env)
 {
-    napi_value thrown = nullptr;
-    try {
-        const Napi::Object batch = toBatch(env);
-        /* The outputs are JavaScript's now; the copies go before anyone else runs. */
-        for (const std::unique_ptr<Job> &job : finished_)
-            job->output.clear();
-        onCompletions_.Value().MakeCallback(env.Global(), {batch}, *context_);
-    } catch (const Napi::Error &error) {
-        thrown = error.Value();
-    }
-    if (thrown != nullptr)
-        (void)napi_fatal_exception(env, thrown);
+    napi_value batch = nullptr;
+    napi_value callback = nullptr;
+    napi_value global = nullptr;
+    if (!toBatch(env, batch) ||
+        napi_get_reference_value(env, onCompletions_, &callback) != napi_ok ||
+        napi_get_global(env, &global) != napi_ok)
+        return;
+    /* The outputs are JavaScript's now; the copies go before anyone else runs. */
+    for (const std::unique_ptr<Job> &job : finished_)
+        job->output.clear();
+    if (napi_make_callback(env, *context_, global, callback, 1, &batch, nullptr) ==
+        napi_pending_exception)
+        reportException(env);
 }
 
-Napi::Object PoolBinding::toBatch(Napi::Env env)
+/* Fills `batch` with a `Completions`; false when the environment can't any more. */
+bool PoolBinding::toBatch(napi_env env, napi_value &batch)
 {
     /* One allocation for the six columns, 8-byte ones first. */
     const size_t n = finished_.size();
-    Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(env, n * (5 * 8 + 4));
-    auto rvs = Napi::Float64Array::New(env, n, memory, 0);
-    auto handles = Napi::BigUint64Array::New(env, n, memory, n * 8);
-    auto handles2 = Napi::BigUint64Array::New(env, n, memory, n * 16);
-    auto hsmMicros = Napi::Float64Array::New(env, n, memory, n * 24);
-    auto queueMicros = Napi::Float64Array::New(env, n, memory, n * 32);
-    auto ids = Napi::Uint32Array::New(env, n, memory, n * 40);
-    Napi::Array outputs = Napi::Array::New(env, n);
+    void *memory = nullptr;
+    napi_value buffer = nullptr;
+    napi_value outputs = nullptr;
+    napi_value null = nullptr;
+    if (napi_create_object(env, &batch) != napi_ok ||
+        napi_create_array_with_length(env, n, &outputs) != napi_ok ||
+        napi_get_null(env, &null) != napi_ok ||
+        napi_create_arraybuffer(env, n * columnBytes, &memory, &buffer) != napi_ok)
+        return false;
+    auto *rvs = static_cast<double *>(memory);
+    auto *handles = reinterpret_cast<uint64_t *>(rvs + n);
+    uint64_t *handles2 = handles + n;
+    auto *hsmMicros = reinterpret_cast<double *>(handles2 + n);
+    double *queueMicros = hsmMicros + n;
+    auto *ids = reinterpret_cast<uint32_t *>(queueMicros + n);
     for (uint32_t i = 0; i < n; i++) {
         const Job &job = *finished_[i];
         ids[i] = job.id;
@@ -246,20 +299,30 @@ Napi::Object PoolBinding::toBatch(Napi::Env env)
         handles2[i] = job.handle2;
         hsmMicros[i] = job.hsmMicros;
         queueMicros[i] = job.queueMicros;
-        if (job.rv == CKR_OK && givesOutput(job.op))
-            outputs[i] = Napi::Buffer<uint8_t>::Copy(env, job.output.data(), job.outputLength);
-        else
-            outputs[i] = env.Null();
+        napi_value output = null;
+        if (job.rv == CKR_OK && givesOutput(job.op) &&
+            napi_create_buffer_copy(env, job.outputLength, job.output.data(), nullptr, &output) !=
+                napi_ok)
+            return false;
+        if (napi_set_element(env, outputs, i, output) != napi_ok)
+            return false;
     }
-    Napi::Object batch = Napi::Object::New(env);
-    batch.Set("ids", ids);
-    batch.Set("rvs", rvs);
-    batch.Set("outputs", outputs);
-    batch.Set("handles", handles);
-    batch.Set("handles2", handles2);
-    batch.Set("hsmMicros", hsmMicros);
-    batch.Set("queueMicros", queueMicros);
-    return batch;
+    const struct {
+        const char *name;
+        napi_typedarray_type type;
+        size_t at;
+    } columns[] = {
+        {"rvs", napi_float64_array, 0},          {"handles", napi_biguint64_array, 8},
+        {"handles2", napi_biguint64_array, 16},  {"hsmMicros", napi_float64_array, 24},
+        {"queueMicros", napi_float64_array, 32}, {"ids", napi_uint32_array, 40},
+    };
+    for (const auto &column : columns) {
+        napi_value array = nullptr;
+        if (napi_create_typedarray(env, column.type, n, buffer, n * column.at, &array) != napi_ok ||
+            napi_set_named_property(env, batch, column.name, array) != napi_ok)
+            return false;
+    }
+    return napi_set_named_property(env, batch, "outputs", outputs) == napi_ok;
 }
 
 Napi::Value PoolBinding::depth(Napi::Env env) const
@@ -274,14 +337,17 @@ Napi::Value PoolBinding::depth(Napi::Env env) const
 
 Napi::Value PoolBinding::close(Napi::Env env)
 {
-    Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
-    if (phase_.load() == Phase::closed && self_ == nullptr)
-        deferred.Resolve(env.Undefined());
-    else {
+    napi_value promise = nullptr;
+    napi_deferred deferred = nullptr;
+    if (napi_create_promise(env, &deferred, &promise) != napi_ok)
+        throw Napi::Error::New(env, "no promise");
+    if (self_ == nullptr) {
+        resolveUndefined(env, deferred);
+    } else {
         closing_.push_back(deferred);
         beginClose();
     }
-    return deferred.Promise();
+    return Napi::Value(env, promise);
 }
 
 void PoolBinding::beginClose()
@@ -306,7 +372,7 @@ void PoolBinding::beginClose()
     }
 }
 
-void PoolBinding::endClose()
+void PoolBinding::end()
 {
     if (self_ == nullptr)
         return;
@@ -316,17 +382,22 @@ void PoolBinding::endClose()
     owner_.poolClosed();
     auto *last = new std::shared_ptr<PoolBinding>(std::move(self_));
     self_ = nullptr;
-    async_.data = last;
-    const std::vector<Napi::Promise::Deferred> waiting = std::exchange(closing_, {});
+    const std::vector<napi_deferred> waiting = std::exchange(closing_, {});
+    const napi_deferred opening = std::exchange(opening_, nullptr);
     if (!tearingDown_) {
-        /* Whoever waited runs at the end of this scope, and may call this object again. */
-        const Napi::CallbackScope callback(env_, *context_);
-        for (const Napi::Promise::Deferred &deferred : waiting)
-            deferred.Resolve(env_.Undefined());
+        /* Whoever waited runs at the end of this scope, and may use the module and this object
+         * again. */
+        const Scope scope(env_, *context_);
+        napi_value refusal = nullptr;
+        if (opening != nullptr && createError(env_, failure_, refusal))
+            (void)napi_reject_deferred(env_, opening, refusal);
+        for (const napi_deferred deferred : waiting)
+            resolveUndefined(env_, deferred);
     }
     onCompletions_.Reset();
     ownerReference_.Reset();
     context_.reset();
+    async_.data = last;
     uv_close(reinterpret_cast<uv_handle_t *>(&async_), [](uv_handle_t *handle) {
         auto *held = static_cast<std::shared_ptr<PoolBinding> *>(handle->data);
         const napi_async_cleanup_hook_handle hook = (*held)->teardownHook_;
@@ -349,9 +420,12 @@ void PoolBinding::updateReference()
 void PoolBinding::onTeardown(napi_async_cleanup_hook_handle, void *data)
 {
     auto *binding = static_cast<PoolBinding *>(data);
+    /* Ended already: the loop is about to let go of the handle, and then of this hook. */
+    if (binding->self_ == nullptr)
+        return;
     binding->tearingDown_ = true;
     binding->updateReference();
-    if (!binding->opening_)
+    if (binding->opening_ == nullptr)
         binding->beginClose();
 }
 

@@ -47,10 +47,10 @@ private:
     void onWake();
     void reportOpened();
     void deliver();
-    void callBack(Napi::Env env);
-    Napi::Object toBatch(Napi::Env env);
+    void callBack(napi_env env);
+    bool toBatch(napi_env env, napi_value &batch);
     void beginClose();
-    void endClose();
+    void end();
     /* The loop lives while something is outstanding. */
     void updateReference();
     static void onTeardown(napi_async_cleanup_hook_handle handle, void *binding);
@@ -69,8 +69,8 @@ private:
     std::atomic<Phase> phase_{Phase::opening};
     std::thread blocking_;
     Failure failure_;
-    std::optional<Napi::Promise::Deferred> opening_;
-    std::vector<Napi::Promise::Deferred> closing_;
+    napi_deferred opening_ = nullptr;
+    std::vector<napi_deferred> closing_;
     bool closeAsked_ = false;
 
     std::vector<std::unique_ptr<Job>> finished_;

@@ -7,17 +7,37 @@
 namespace hsmgate
 {
 
+bool createError(napi_env env, const Failure &failure, napi_value &error)
+{
+    std::string text = failure.text;
+    if (text.empty()) {
+        char number[32];
+        std::snprintf(number, sizeof number, "0x%lx", failure.rv);
+        text = std::string(failure.call) + " failed: CKR " + number;
+    }
+    napi_value message = nullptr;
+    if (napi_create_string_utf8(env, text.data(), text.size(), &message) != napi_ok ||
+        napi_create_error(env, nullptr, message, &error) != napi_ok)
+        return false;
+    if (!failure.text.empty())
+        return true;
+    napi_value name = nullptr;
+    napi_value rv = nullptr;
+    napi_value call = nullptr;
+    return napi_create_string_utf8(env, "Pkcs11Error", NAPI_AUTO_LENGTH, &name) == napi_ok &&
+           napi_create_double(env, static_cast<double>(failure.rv), &rv) == napi_ok &&
+           napi_create_string_utf8(env, failure.call, NAPI_AUTO_LENGTH, &call) == napi_ok &&
+           napi_set_named_property(env, error, "name", name) == napi_ok &&
+           napi_set_named_property(env, error, "rv", rv) == napi_ok &&
+           napi_set_named_property(env, error, "call", call) == napi_ok;
+}
+
 Napi::Error toError(Napi::Env env, const Failure &failure)
 {
-    if (!failure.text.empty())
-        return Napi::Error::New(env, failure.text);
-    char text[96];
-    std::snprintf(text, sizeof text, "%s failed: CKR 0x%lx", failure.call, failure.rv);
-    Napi::Error error = Napi::Error::New(env, text);
-    error.Set("name", Napi::String::New(env, "Pkcs11Error"));
-    error.Set("rv", Napi::Number::New(env, static_cast<double>(failure.rv)));
-    error.Set("call", Napi::String::New(env, failure.call));
-    return error;
+    napi_value error = nullptr;
+    if (!createError(env, failure, error))
+        return Napi::Error::New(env, "the environment is ending");
+    return Napi::Error(env, error);
 }
 
 void throwIfFailed(Napi::Env env, const Failure &failure)

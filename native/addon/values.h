@@ -12,7 +12,9 @@
 namespace hsmgate
 {
 
-/* A Pkcs11Error (`rv`, `call`), or a plain Error with the loader's words. */
+/* A Pkcs11Error (`rv`, `call`), or a plain Error with the loader's words. False when the
+ * environment can't any more. */
+bool createError(napi_env env, const Failure &failure, napi_value &error);
 Napi::Error toError(Napi::Env env, const Failure &failure);
 void throwIfFailed(Napi::Env env, const Failure &failure);
 /* An Error with Node's fields of a failed system call. */

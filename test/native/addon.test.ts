@@ -297,6 +297,7 @@ describe('the end of an environment', () => {
     ['exits while a pool is opening', 'exit-while-opening', 7],
     ['closes under load and finalizes', 'close-under-load', 0],
     ['ends worker threads that use the same module', 'worker-threads', 0],
+    ['ends a worker thread while its pool is opening', 'worker-while-opening', 0],
     ['reports an exception of onCompletions as uncaught', 'throwing-callback', 9],
   ])('%s', async (_behaviour, scenario, code) => {
     const ended = await runEdge(scenario)

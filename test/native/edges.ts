@@ -54,6 +54,14 @@ const scenarios: Record<string, (argument: string) => Promise<void> | void> = {
     const results = await Promise.all(load(opened, 100))
     if (results.some((result) => result.rv !== 0)) process.exitCode = 1
   },
+  async 'worker-while-opening'() {
+    const { pool, module } = await open()
+    const worker = new Worker(fileURLToPath(import.meta.url), { argv: ['opening'] })
+    await once(worker, 'message')
+    await worker.terminate()
+    await pool.close()
+    module.finalize()
+  },
   async 'throwing-callback'() {
     process.on('uncaughtException', () => process.exit(9))
     const module = addon.openModule(modulePath)
@@ -91,6 +99,11 @@ const scenarios: Record<string, (argument: string) => Promise<void> | void> = {
 if (isMainThread) {
   const [scenario = '', argument = ''] = process.argv.slice(2)
   await scenarios[scenario]!(argument)
+} else if (process.argv[2] === 'opening') {
+  const module = addon.openModule(modulePath)
+  const slot = slotOf(module, 'addon')
+  void module.openPool({ slot, sessions: 8, pin: null, onCompletions: () => {} })
+  parentPort!.postMessage('opening')
 } else {
   load(await open(), 4000)
   parentPort!.postMessage('loaded')
