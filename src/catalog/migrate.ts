@@ -19,19 +19,20 @@ export async function migrate(
 ): Promise<void> {
   const { columnTypes } = database
   const db = database.sql as unknown as Kysely<MigrationTable>
-  await database.write([
-    {
-      query: db.schema
-        .createTable('migration')
-        .ifNotExists()
-        .addColumn('name', columnTypes.text as never, (column) => column.primaryKey().notNull())
-        .addColumn('at', columnTypes.integer as never, (column) => column.notNull())
-        .modifyEnd(columnTypes.tableEnd)
-        .compile(),
-    },
-  ])
-  const [rows] = await database.read([db.selectFrom('migration').select('name').orderBy('name').compile()])
-  const applied = rows.map(({ name }) => name)
+  const createNotes = db.schema
+    .createTable('migration')
+    .ifNotExists()
+    .addColumn('name', columnTypes.text as never, (column) => column.primaryKey().notNull())
+    .addColumn('at', columnTypes.integer as never, (column) => column.notNull())
+    .modifyEnd(columnTypes.tableEnd)
+  const loadApplied = async () => {
+    const [rows] = await database.read([db.selectFrom('migration').select('name').orderBy('name').compile()])
+    return rows.map(({ name }) => name)
+  }
+
+  // IF NOT EXISTS does not keep two PostgreSQL sessions from making the same table; the look-up below tells whether it is there
+  await database.write([{ query: createNotes.compile() }]).catch(ignoreConstraint)
+  const applied = await loadApplied()
   const names = migrations.map(({ name }) => name)
   const foreign = applied.filter((name) => !names.includes(name))
   if (foreign.length > 0) {
@@ -42,11 +43,15 @@ export async function migrate(
   for (const migration of migrations) {
     if (applied.includes(migration.name)) continue
     const note = db.insertInto('migration').values({ name: migration.name, at: now }).compile()
-    try {
-      // the note comes first: of two gateways that migrate at once, the second stops there
-      await database.write([{ query: note }, ...migration.statements(database).map((query) => ({ query }))])
-    } catch (error) {
-      if (!(error instanceof ConstraintError)) throw error
-    }
+    // the note comes first: of two gateways that migrate at once, the second stops there
+    const statements = [note, ...migration.statements(database)].map((query) => ({ query }))
+    await database.write(statements).catch(async (error: unknown) => {
+      ignoreConstraint(error)
+      if (!(await loadApplied()).includes(migration.name)) throw error
+    })
   }
+}
+
+function ignoreConstraint(error: unknown): void {
+  if (!(error instanceof ConstraintError)) throw error
 }

@@ -51,6 +51,18 @@ describe('migration', () => {
     expect(await tables()).toEqual(['a', 'migration'])
   })
 
+  it('does not take a step whose rows collide for one that another gateway ran', async () => {
+    const colliding: Migration = {
+      name: '2026-01-02-colliding',
+      statements: (db) => [
+        sql`create table c (x integer primary key)`.compile(db.sql),
+        sql`insert into c values (1), (1)`.compile(db.sql),
+      ],
+    }
+    await expect(migrate(database, 1, [first, colliding])).rejects.toThrow('unique constraint')
+    expect(await tables()).toEqual(['a', 'migration'])
+  })
+
   it('is done once when two gateways begin it together', async () => {
     await using other = await openSqliteDatabase(file)
     await Promise.all([migrate(database, 1), migrate(other, 1), migrate(database, 1)])
