@@ -1,9 +1,11 @@
 /**
  * The face of the catalog: durable metadata about keys, principals and their policies. No key material, no secret in clear.
  *
- * Every write is one transaction that gives the touched rows a new revision and adds rows to the change table. Rows that decide
- * security carry an HMAC made in the module; a row whose HMAC is wrong is never returned: GatewayError `IntegrityFailed`, and the
- * row's name goes to the operator. Reads are cached and served from memory when warm; returned records are frozen.
+ * Every write is one transaction that gives the touched rows a new revision and adds rows to the change table; it resolves when it is
+ * on disk and every cache follows it. Rows that decide security carry an HMAC made in the module, and a key and a principal name
+ * their parts under it; a row whose HMAC is wrong is never returned: GatewayError `IntegrityFailed`, and the row's name goes to the
+ * operator (lists of more than one key or principal leave it out). Reads are cached and served from memory when warm; returned
+ * records are frozen. When the database fails, every method may reject with `CatalogUnavailable`.
  */
 import type { Construction, KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
 
@@ -147,7 +149,7 @@ export interface RowSeal {
 }
 
 export interface Catalog extends AsyncDisposable {
-  /** Installs the seal; before it, only system keys can be read (unverified) and nothing sealed can be written. */
+  /** Installs the seal; before it, system keys can be begun and read (unverified), and nothing else that is sealed. */
   useSeal(seal: RowSeal): void
   /** System key entry without HMAC verification, to find the catalog HMAC key itself; its caller verifies it by `verifyEntry`. */
   findUnverified(name: KeyName): Promise<KeyEntry | undefined>
@@ -156,7 +158,7 @@ export interface Catalog extends AsyncDisposable {
   findKey(name: KeyName): Promise<KeyEntry | undefined>
   /** The cached entry when it is warm and current, else undefined: lets the hot path stay synchronous. */
   peekKey(name: KeyName): KeyEntry | undefined
-  /** Key ids in stable order after `after`. */
+  /** Key ids in stable order after `after`, without keys in state `Creating`. */
   listKeys(account: string, region: string, after: string | undefined, limit: number): Promise<readonly string[]>
   /** Inserts key, first material, policy and tags; key and material are `Creating`. Must be durable before the object is generated. */
   beginKey(key: NewKey): Promise<KeyEntry>
@@ -183,7 +185,10 @@ export interface Catalog extends AsyncDisposable {
   setTags(name: KeyName, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<KeyEntry>
   /** Removes key, materials, policy, tags and aliases. */
   removeKey(name: KeyName): Promise<void>
-  /** Every material in state `Creating` or `Destroying`, for settlement at start. */
+  /**
+   * Every material in state `Creating` or `Destroying`, for settlement at start; without damaged ones, and without those of system
+   * keys that were begun before the seal, which nobody can vouch for.
+   */
   unsettledMaterials(): Promise<readonly MaterialRecord[]>
   /** Keys in state `PendingDeletion` whose `deletionAt` is at most `before`. */
   dueDeletions(before: number): Promise<readonly KeyName[]>
