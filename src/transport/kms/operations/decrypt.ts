@@ -42,10 +42,11 @@ type DecryptInput = Infer<typeof input>
 export function ignoresCiphertext(
   request: { readonly DryRun?: boolean; readonly DryRunModifiers?: readonly string[] },
   keyReference: string | undefined,
+  keyMember: 'KeyId' | 'SourceKeyId',
 ): boolean {
   if (request.DryRunModifiers === undefined || request.DryRunModifiers.length === 0) return false
   if (request.DryRun !== true) throw invalid('DryRunModifiers can only be specified when DryRun is true.')
-  if (keyReference === undefined) throw invalid('KeyId is required when the ciphertext is ignored.')
+  if (keyReference === undefined) throw invalid(`${keyMember} is required when the ciphertext is ignored.`)
   return true
 }
 
@@ -72,7 +73,7 @@ export async function findDecryptionKey(
 }
 
 function check(request: DecryptInput): void {
-  if (!ignoresCiphertext(request, request.KeyId)) requireCiphertext(request.CiphertextBlob)
+  if (!ignoresCiphertext(request, request.KeyId, 'KeyId')) requireCiphertext(request.CiphertextBlob)
   if (request.KeyId === undefined && request.EncryptionAlgorithm !== 'SYMMETRIC_DEFAULT') {
     throw invalid('KeyId is required to decrypt with an asymmetric KMS key.')
   }
@@ -97,7 +98,7 @@ export function decrypt({ keys }: KmsParts) {
       encryptionContext: request.EncryptionContext,
     }),
     async perform(request, { entry, arn }, scope) {
-      if (ignoresCiphertext(request, request.KeyId)) throw new GatewayError('DryRun')
+      if (ignoresCiphertext(request, request.KeyId, 'KeyId')) throw new GatewayError('DryRun')
       const { plaintext, materialId } = await keys.decrypt(
         entry,
         {

@@ -78,7 +78,7 @@ export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I,
     },
     async prepare(input, scope): Promise<Prepared<ResolvedKey>> {
       const { key, denial } = await definition.find(input, scope)
-      const visible = definition.isCrossAccount || key.account === scope.account ? key : { ...key, entry: undefined }
+      const visible = definition.isCrossAccount ? key : localOnly(key, scope)
       return {
         resources: visible,
         demands: [demandOnKey(`kms:${name}`, visible, scope, definition.conditions?.(input))],
@@ -98,6 +98,11 @@ export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I,
       }
     },
   }
+}
+
+/** For operations that never reach into another account: there, every key is as good as absent. */
+export function localOnly(key: ResolvedKey, scope: Scope): ResolvedKey {
+  return key.account === scope.account ? key : { ...key, entry: undefined }
 }
 
 /**
@@ -126,6 +131,13 @@ export function findByKeyId(keys: KeyService) {
     checkGrantTokens(request.GrantTokens)
     return { key }
   }
+}
+
+/** By key id or key ARN alone. */
+export function findByBareKeyId(keys: KeyService) {
+  return async (request: { readonly KeyId: string }, scope: Scope): Promise<NamedKey> => ({
+    key: await findKey(keys, request.KeyId, 'key', scope),
+  })
 }
 
 /** Authorization denies every demand on a key that does not exist; getting here without one is our mistake. */

@@ -9,7 +9,6 @@ export const encryptionContext = stringMap()
 export const dryRun = boolean()
 export const ciphertextBlob = blob({ min: 1, max: 6144 })
 export const description = string({ max: 8192 })
-export const limit = (max: number) => ({ min: 1, max })
 export const marker = string({ min: 1, max: 1024, pattern: /^[\u0020-\u00FF]*$/ })
 export const policyDocument = string({
   min: 1,
@@ -103,3 +102,4 @@ export const messageType = enumeration(['RAW', 'DIGEST', 'EXTERNAL_MU'])
 export const macAlgorithm = enumeration(['HMAC_SHA_224', 'HMAC_SHA_256', 'HMAC_SHA_384', 'HMAC_SHA_512'])
 
 export const dataKeySpec = enumeration(['AES_256', 'AES_128'])
+export const policyName = string({ min: 1, max: 128, pattern: /^[\w]+$/ })

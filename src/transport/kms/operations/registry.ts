@@ -1,28 +1,63 @@
 /** Every operation of the KMS door by the name that X-Amz-Target gives: adding one is one file and one row. */
+import { cancelKeyDeletion } from './cancel-key-deletion.ts'
+import { createAlias } from './create-alias.ts'
 import { createKey } from './create-key.ts'
 import { decrypt } from './decrypt.ts'
+import { deleteAlias } from './delete-alias.ts'
 import { describeKey } from './describe-key.ts'
+import { disableKey, enableKey } from './enable-key.ts'
 import { encrypt } from './encrypt.ts'
 import { generateDataKey, generateDataKeyWithoutPlaintext } from './generate-data-key.ts'
+import { generateMac } from './generate-mac.ts'
 import { generateRandom } from './generate-random.ts'
+import { getKeyPolicy } from './get-key-policy.ts'
 import { getPublicKey } from './get-public-key.ts'
 import type { KmsOperation, KmsParts } from './key-operation.ts'
+import { listAliases } from './list-aliases.ts'
+import { listKeyPolicies } from './list-key-policies.ts'
 import { listKeys } from './list-keys.ts'
+import { listResourceTags } from './list-resource-tags.ts'
+import { putKeyPolicy } from './put-key-policy.ts'
+import { reEncrypt } from './re-encrypt.ts'
+import { scheduleKeyDeletion } from './schedule-key-deletion.ts'
 import { sign } from './sign.ts'
+import { tagResource } from './tag-resource.ts'
+import { untagResource } from './untag-resource.ts'
+import { updateAlias } from './update-alias.ts'
+import { updateKeyDescription } from './update-key-description.ts'
 import { verify } from './verify.ts'
+import { verifyMac } from './verify-mac.ts'
 
 const registry = {
+  CancelKeyDeletion: cancelKeyDeletion,
+  CreateAlias: createAlias,
   CreateKey: createKey,
   Decrypt: decrypt,
+  DeleteAlias: deleteAlias,
   DescribeKey: describeKey,
+  DisableKey: disableKey,
+  EnableKey: enableKey,
   Encrypt: encrypt,
   GenerateDataKey: generateDataKey,
   GenerateDataKeyWithoutPlaintext: generateDataKeyWithoutPlaintext,
+  GenerateMac: generateMac,
   GenerateRandom: generateRandom,
+  GetKeyPolicy: getKeyPolicy,
   GetPublicKey: getPublicKey,
+  ListAliases: listAliases,
+  ListKeyPolicies: listKeyPolicies,
   ListKeys: listKeys,
+  ListResourceTags: listResourceTags,
+  PutKeyPolicy: putKeyPolicy,
+  ReEncrypt: reEncrypt,
+  ScheduleKeyDeletion: scheduleKeyDeletion,
   Sign: sign,
+  TagResource: tagResource,
+  UntagResource: untagResource,
+  UpdateAlias: updateAlias,
+  UpdateKeyDescription: updateKeyDescription,
   Verify: verify,
+  VerifyMac: verifyMac,
 } satisfies Readonly<Record<string, (parts: KmsParts) => KmsOperation>>
 
 export function createOperations(parts: KmsParts): ReadonlyMap<string, KmsOperation> {

@@ -1,0 +1,49 @@
+import type { ResolvedKey } from '../../../keys/keys.ts'
+import type { Operation } from '../../../pipeline.ts'
+import { demandOnKey } from '../conditions.ts'
+import { type Infer, readInput, recordInput, structure } from '../schema.ts'
+import { aliasArn, checkAliasName, checkTarget, demandOnAlias, findTarget, recordAlias } from './alias-name.ts'
+import { changeTimeoutMs, type KmsOutput, type KmsParts, recordKey, requirePresent } from './key-operation.ts'
+import { aliasName, keyId } from './members.ts'
+
+const input = structure({ AliasName: aliasName.required(), TargetKeyId: keyId.required() })
+
+interface Resources {
+  readonly alias: string
+  readonly target: ResolvedKey
+}
+
+export function createAlias(parts: KmsParts): Operation<Infer<typeof input>, Resources, KmsOutput> {
+  const { keys } = parts
+  return {
+    name: 'CreateAlias',
+    readOnly: false,
+    timeoutMs: changeTimeoutMs,
+    parse(raw) {
+      const request = readInput(input, raw)
+      checkAliasName(request.AliasName)
+      checkTarget(request.TargetKeyId)
+      return request
+    },
+    async prepare(request, scope) {
+      const alias = aliasArn(parts, request.AliasName, scope)
+      const target = await findTarget(parts, request.TargetKeyId, scope)
+      return {
+        resources: { alias, target },
+        demands: [demandOnAlias('kms:CreateAlias', alias, scope), demandOnKey('kms:CreateAlias', target, scope)],
+      }
+    },
+    async perform(request, { target }) {
+      await keys.createAlias(request.AliasName, requirePresent(target).entry)
+      return { members: null }
+    },
+    record: (request, resources) => ({
+      requestParameters: recordInput(input, request),
+      responseElements: null,
+      resources:
+        resources === undefined
+          ? []
+          : [recordAlias(resources.alias, resources.target.account), recordKey(resources.target)],
+    }),
+  }
+}
