@@ -1,0 +1,60 @@
+/**
+ * The face of the operator door: commands over a Unix socket, metrics and health over HTTP. The socket carries authority, the HTTP
+ * side only shows state.
+ */
+import { readFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import type { Config, HttpListener } from '../../config/config.ts'
+import { ProblemsError } from '../../problem.ts'
+import { type CommandSocketParts, closeApp, createCommandSocket, listenOnSocket } from './command-socket.ts'
+import { createStatusServer, type StatusParts } from './status.ts'
+
+export type OperatorDoorParts = CommandSocketParts & StatusParts
+
+export interface OperatorDoor extends AsyncDisposable {
+  /**
+   * Opens the socket, then HTTP if it is configured; resolves with the URL of the latter.
+   * @throws ProblemsError
+   */
+  listen(options: Config['listen']['operator']): Promise<string | undefined>
+}
+
+export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
+  const opened: (() => Promise<void>)[] = []
+  return {
+    async listen({ socket, http }) {
+      const commands = createCommandSocket(parts)
+      opened.push(() => closeApp(commands))
+      await listenOnSocket(commands, socket)
+      if (!http) return undefined
+      const status = createStatusServer(parts, {
+        address: http.address,
+        ...(http.tls && {
+          tls: {
+            cert: readFileSync(http.tls.certificateFile),
+            key: readFileSync(http.tls.keyFile),
+            ...(http.tls.clientCaFile !== undefined && { ca: readFileSync(http.tls.clientCaFile) }),
+          },
+        }),
+      })
+      opened.push(() => closeApp(status))
+      try {
+        await status.listen({ host: http.address, port: http.port })
+      } catch (cause) {
+        throw listenProblem(http, cause as NodeJS.ErrnoException)
+      }
+      const { address, family, port } = status.server.address() as AddressInfo
+      return `${http.tls ? 'https' : 'http'}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+    },
+    async [Symbol.asyncDispose]() {
+      for (const close of opened.reverse()) await close()
+    },
+  }
+}
+
+function listenProblem({ address, port }: HttpListener, cause: NodeJS.ErrnoException): ProblemsError {
+  const isTaken = cause.code === 'EADDRINUSE'
+  const text = isTaken ? `${address}:${port} is taken by another process` : `cannot listen (${cause.code})`
+  const remedy = isTaken ? 'stop that process, or choose another port' : 'choose an address of this machine'
+  return new ProblemsError([{ at: 'listen.operator.http', cause: text, remedy }], { cause })
+}
