@@ -32,7 +32,7 @@ export interface HsmEvents {
   capabilitiesKnown(token: string, cached: boolean, elapsedMs: number): void
   /** `outcome`: `ok` or the error's code. Queue time is until the first send, HSM time inside the module (0 when unknown). */
   callFinished(group: string, operation: string, outcome: 'ok' | ErrorCode, queueMs: number, hsmMs: number): void
-  /** Depth of a lane's queue after a call joined it. */
+  /** Depth of a lane's queue after it changed. */
   callQueued(group: string, lane: Lane, depth: number): void
   callRetried(group: string, operation: string, reason: RetryReason): void
   /** A CK_RV other than CKR_OK came back; `name` as `CKR_DEVICE_ERROR`, `call` the PKCS#11 function, `action` the letter of the CKR table. */

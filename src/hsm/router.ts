@@ -11,12 +11,15 @@
 import { GatewayError, toGatewayError } from '../error.ts'
 import type { Breaker } from './breaker.ts'
 import { createDeadlineQueue, type DeadlineQueue } from './deadline-queue.ts'
+import { createEstimates } from './estimates.ts'
 import type { HsmEvents, Lane, RetryReason } from './events.ts'
 import { errorOf, stepOf } from './failure.ts'
 import type { ResponseFrame } from './frame-codec.ts'
 import { createQuarantine, quarantineMs } from './quarantine.ts'
 import type { Attempt, RoutedCall } from './routed-call.ts'
+import { createTicker } from './ticker.ts'
 import { rvName } from './worker/rv.ts'
+import { countReady, hasRoom, lanes, pickWorker, windowOf } from './worker-choice.ts'
 import type { WorkerProcess } from './worker-process.ts'
 
 export interface RouterOptions {
@@ -46,9 +49,6 @@ export interface Router {
   close(limitMs: number): Promise<void>
 }
 
-const tickMs = 5
-/** A tick later than this means that this process stood still, not the workers. */
-const stallMs = 50
 const attemptShare = 0.4
 const longestServeMs = 2000
 /** A worker gets at least this long: below it the machine's own scheduling would kill healthy workers. */
@@ -69,48 +69,10 @@ export function createRouter(options: RouterOptions): Router {
   /** Calls that are sent once more: before the queues, oldest first. */
   let again: RoutedCall[] = []
   const quarantine = createQuarantine()
-  /** Milliseconds inside the module, by operation and key spec; exponentially weighted. */
-  const serviceMs = new Float64Array(1024)
-  /** Milliseconds from send to answer on the hot lane. */
-  let roundTripMs = 0
+  const estimates = createEstimates()
+  const ticker = createTicker(tick)
   let open = 0
-  let ticking = false
-  let lastTickAtMs = 0
   let closed: PromiseWithResolvers<void> | undefined
-
-  // ---- which worker
-
-  function hasRoom(worker: WorkerProcess, lane: Lane): boolean {
-    if (lane === 'hot') return worker.hotInFlight < worker.window
-    if (lane === 'admin') return worker.adminInFlight < worker.maxAdmin
-    return worker.hotInFlight + worker.adminInFlight < 1 // manage works synchronously: what waits here can still move
-  }
-
-  function pickWorker(
-    lane: Lane,
-    nowMs: number,
-    allowed?: (worker: WorkerProcess) => boolean,
-  ): WorkerProcess | undefined {
-    const role = lane === 'manage' ? 'manage' : 'serve'
-    let best: WorkerProcess | undefined
-    for (const worker of workers) {
-      if (worker.role !== role || worker.state !== 'ready' || !hasRoom(worker, lane)) continue
-      if (!options.breakerOf(worker).allows(nowMs)) continue
-      if (allowed !== undefined && !allowed(worker)) continue
-      if (best === undefined || load(worker, lane) < load(best, lane)) best = worker
-    }
-    return best
-  }
-
-  const load = (worker: WorkerProcess, lane: Lane): number =>
-    lane === 'hot' ? worker.hotInFlight / worker.window : worker.adminInFlight
-
-  function readyCount(lane: Lane): number {
-    const role = lane === 'manage' ? 'manage' : 'serve'
-    let count = 0
-    for (const worker of workers) if (worker.role === role && worker.state === 'ready') count++
-    return count
-  }
 
   // ---- in
 
@@ -121,7 +83,7 @@ export function createRouter(options: RouterOptions): Router {
       fail(call, refusal)
       return
     }
-    startTicking()
+    ticker.start()
     if (call.pinnedTo !== undefined) submitPinned(call)
     else submitFree(call, queues[call.rule.lane])
   }
@@ -136,7 +98,7 @@ export function createRouter(options: RouterOptions): Router {
 
   function submitFree(call: RoutedCall, queue: DeadlineQueue<RoutedCall>): void {
     const { lane } = call.rule
-    const worker = queue.size === 0 ? pickWorker(lane, call.submittedAtMs) : undefined
+    const worker = queue.size === 0 ? pickWorker(workers, lane, call.submittedAtMs, options.breakerOf) : undefined
     if (worker !== undefined) {
       send(call, worker, false)
       return
@@ -154,15 +116,13 @@ export function createRouter(options: RouterOptions): Router {
   function queueRefusalOf(call: RoutedCall): GatewayError | undefined {
     const { lane } = call.rule
     const { size } = queues[lane]
-    if (readyCount(lane) === 0) {
+    if (countReady(workers, lane) === 0) {
       const trouble = options.trouble()
       if (trouble !== undefined) return unavailable(trouble)
     }
     if (size >= maxQueued[lane]) return new GatewayError('HsmBusy', undefined, { detail: `${size} calls wait` })
     if (lane === 'hot' && size > 0) {
-      let inFlight = 0
-      for (const worker of workers) if (worker.role === 'serve' && worker.state === 'ready') inFlight += worker.window
-      const waitMs = (size * roundTripMs) / Math.max(inFlight, 1) // Little's law
+      const waitMs = estimates.waitMs(size, windowOf(workers))
       if (waitMs > call.deadlineAtMs - call.submittedAtMs)
         return new GatewayError('HsmBusy', undefined, { detail: `${size} calls wait, about ${Math.ceil(waitMs)} ms` })
     }
@@ -218,16 +178,19 @@ export function createRouter(options: RouterOptions): Router {
   /** Sends whatever waits and has room. */
   function pump(nowMs: number): void {
     if (again.length > 0) pumpAgain(nowMs)
-    for (const lane of ['hot', 'admin', 'manage'] as const) {
-      const queue = queues[lane]
-      while (queue.size > 0) {
-        const worker = pickWorker(lane, nowMs)
-        if (worker === undefined) break
-        const call = queue.pop()!
-        if (call.deadlineAtMs - nowMs < serviceMs[call.estimate]!) expire(call)
-        else send(call, worker, false)
-      }
+    for (const lane of lanes) if (queues[lane].size > 0) pumpLane(lane, queues[lane], nowMs)
+  }
+
+  function pumpLane(lane: Lane, queue: DeadlineQueue<RoutedCall>, nowMs: number): void {
+    const { size } = queue
+    while (queue.size > 0) {
+      const worker = pickWorker(workers, lane, nowMs, options.breakerOf)
+      if (worker === undefined) break
+      const call = queue.pop()!
+      if (call.deadlineAtMs - nowMs < estimates.serviceMs(call.estimate)) expire(call)
+      else send(call, worker, false)
     }
+    if (queue.size < size) observe.callQueued(group, lane, queue.size)
   }
 
   function pumpPinned(worker: WorkerProcess): void {
@@ -242,7 +205,7 @@ export function createRouter(options: RouterOptions): Router {
       if (call.state !== 'open') continue
       const worker =
         call.notBeforeMs <= nowMs
-          ? pickWorker(call.rule.lane, nowMs, (candidate) => mayTry(call, candidate))
+          ? pickWorker(workers, call.rule.lane, nowMs, options.breakerOf, (candidate) => mayTry(call, candidate))
           : undefined
       if (worker === undefined) waiting.push(call)
       else send(call, worker, call.deaths > 0 || call.hedged)
@@ -251,7 +214,7 @@ export function createRouter(options: RouterOptions): Router {
   }
 
   function mayTry(call: RoutedCall, worker: WorkerProcess): boolean {
-    if (call.avoid === worker.id && (call.live > 0 || readyCount(call.rule.lane) > 1)) return false
+    if (call.avoid === worker.id && (call.live > 0 || countReady(workers, call.rule.lane) > 1)) return false
     if (call.deaths > 0) return worker.suspectsInFlight === 0
     return !call.hedged || worker.suspectsInFlight < Math.max(1, worker.maxWindow >> 2)
   }
@@ -284,9 +247,8 @@ export function createRouter(options: RouterOptions): Router {
     worker.strikes = 0
     if (worker.window < worker.maxWindow) worker.window = Math.min(worker.maxWindow, worker.window + 1 / worker.window)
     if (options.breakerOf(worker).succeeded()) observe.breaker(worker.token, 'closed', 0)
-    const weighted = serviceMs[call.estimate]!
-    serviceMs[call.estimate] = weighted === 0 ? hsmMs : weighted + (hsmMs - weighted) / 16
-    if (call.rule.lane === 'hot') roundTripMs += (nowMs - attempt.sentAtMs - roundTripMs) / 16
+    estimates.answered(call.estimate, hsmMs)
+    if (call.rule.lane === 'hot') estimates.roundTrip(nowMs - attempt.sentAtMs)
     countSessionObjects(worker, call, response.fields as Readonly<Record<string, unknown>>)
     if (call.state !== 'open') {
       discard(worker, call, response.fields as Readonly<Record<string, unknown>>)
@@ -398,7 +360,7 @@ export function createRouter(options: RouterOptions): Router {
   function tooLate(call: RoutedCall): GatewayError {
     if (call.firstSentAtMs > 0)
       return call.rule.replay === 'never' ? unknownOutcome('no answer in time') : new GatewayError('DeadlineExceeded')
-    const ready = readyCount(call.rule.lane) > 0
+    const ready = countReady(workers, call.rule.lane) > 0
     return ready ? new GatewayError('HsmBusy') : unavailable(options.trouble() ?? 'no worker became ready in time')
   }
 
@@ -408,37 +370,28 @@ export function createRouter(options: RouterOptions): Router {
 
   // ---- time
 
-  function startTicking(): void {
-    if (ticking) return
-    ticking = true
-    lastTickAtMs = performance.now()
-    setTimeout(tick, tickMs)
-  }
-
-  function tick(): void {
-    const nowMs = performance.now()
-    const lateMs = nowMs - lastTickAtMs
-    lastTickAtMs = nowMs
+  function tick(nowMs: number, stalledMs: number): boolean {
     let inFlight = 0
-    for (const worker of workers) inFlight += inspect(worker, nowMs, lateMs)
-    for (const worker of retired) inFlight += inspect(worker, nowMs, lateMs)
+    for (const worker of workers) inFlight += inspect(worker, nowMs, stalledMs)
+    for (const worker of retired) inFlight += inspect(worker, nowMs, stalledMs)
     for (const call of again) if (call.deadlineAtMs <= nowMs) expire(call)
-    for (const lane of ['hot', 'admin', 'manage'] as const) {
+    for (const lane of lanes) {
       const queue = queues[lane]
+      const { size } = queue
       while (queue.size > 0 && queue.peek()!.deadlineAtMs <= nowMs) expire(queue.pop()!)
+      if (queue.size < size) observe.callQueued(group, lane, queue.size)
     }
     pump(nowMs)
-    ticking = open > 0 || inFlight > 0
-    if (ticking) setTimeout(tick, tickMs)
+    return open > 0 || inFlight > 0
   }
 
   /** Looks at everything in flight on one worker. */
-  function inspect(worker: WorkerProcess, nowMs: number, lateMs: number): number {
+  function inspect(worker: WorkerProcess, nowMs: number, stalledMs: number): number {
     for (const attempt of worker.attempts.values()) {
       const { call } = attempt
-      if (lateMs > stallMs) {
-        attempt.killAtMs += lateMs
-        attempt.hedgeAtMs += lateMs
+      if (stalledMs > 0) {
+        attempt.killAtMs += stalledMs
+        attempt.hedgeAtMs += stalledMs
       }
       if (call.state === 'open') {
         if (call.deadlineAtMs <= nowMs) expire(call)
@@ -478,8 +431,8 @@ export function createRouter(options: RouterOptions): Router {
     checkTrouble() {
       const trouble = options.trouble()
       if (trouble === undefined) return
-      for (const lane of ['hot', 'admin', 'manage'] as const) {
-        if (readyCount(lane) === 0) for (const call of queues[lane].drain()) fail(call, unavailable(trouble))
+      for (const lane of lanes) {
+        if (countReady(workers, lane) === 0) for (const call of queues[lane].drain()) fail(call, unavailable(trouble))
       }
     },
     async close(limitMs) {

@@ -5,15 +5,17 @@
  * token run one after another, `manage` first; a refused PIN is latched on disk before anything else and nothing is started until its
  * file changes. Failed starts back off (250 ms doubling to 30 s). All state is in memory of this event loop; processes are its only resource.
  */
-import { statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../error.ts'
 import { type Breaker, createBreaker } from './breaker.ts'
 import type { CapabilityCache } from './capability-cache.ts'
 import type { HsmEvents } from './events.ts'
+import { watchFiles } from './file-watch.ts'
 import type { WorkerFailure, WorkerReady } from './frames.ts'
 import { type PinLatch, pinFileIdentity } from './pin-latch.ts'
+import { backOffMs, countEnd, createPlace, forgive, markReady, mayStart, type Place } from './place.ts'
 import type { Capabilities, WorkerState } from './port.ts'
+import { createProber } from './probing.ts'
 import type { Router } from './router.ts'
 import { findObstacle, pinOwnerOf, pinRefusedText, type TokenConfig, workerConfigurationOf } from './token-config.ts'
 import { rvName } from './worker/rv.ts'
@@ -50,36 +52,12 @@ export interface TokenSupervisor {
   close(): Promise<void>
 }
 
-/** One worker's place. */
-interface Place {
-  readonly role: 'serve' | 'manage'
-  readonly id: string
-  current: WorkerProcess | undefined
-  next: WorkerProcess | undefined
-  starting: Promise<void> | undefined
-  timer: NodeJS.Timeout | undefined
-  /** Something changed while `next` was starting: start once more afterwards. */
-  stale: boolean
-  failedStarts: number
-  /** Failed starts in a row that the worker could not explain: after two the operator must act, lest a wrong PIN hide behind them. */
-  unexplained: number
-  /** Replacements in a row of a worker that had just become ready. */
-  earlyEnds: number
-  readyAtMs: number
-  trouble: string | undefined
-}
-
 /** Initialisation of a module, login and the enumeration of a full token may take this long. */
 const configureLimitMs = 120_000
-const probeLimitMs = 180_000
 const drainLimitMs = 2000
 /** Session objects of a drained worker are left this long to those who still use them. */
 const sessionObjectGraceMs = 2000
-const watchEveryMs = 1000
-const stableMs = 10_000
-const maxProbeFailures = 3
 
-const backOffMs = (failures: number): number => (failures === 0 ? 0 : Math.min(30_000, 250 * 2 ** (failures - 1)))
 const isPinRefusal = ({ rv }: WorkerFailure): boolean => rv >= 0xa0 && rv <= 0xa4 // CKR_PIN_INCORRECT .. CKR_PIN_LOCKED
 
 export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
@@ -91,18 +69,20 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     createPlace('manage', `${token.name}/manage`),
     ...Array.from({ length: token.workers }, (_, i) => createPlace('serve', `${token.name}/serve-${i + 1}`)),
   ]
+  const prober = createProber({
+    token,
+    cache,
+    observe,
+    findWorker: () => places.find(({ role, current }) => role === 'serve' && current?.state === 'ready')?.current,
+    onChange: reportTrouble,
+  })
   let generation = 0
   let lastReady: WorkerReady | undefined
-  let capabilities: Capabilities | undefined
-  let probing = false
-  let probeFailures = 0
-  let probeTrouble: string | undefined
   let loginProven = false
   let isPinRefused = false
   let closing = false
   let reportedTrouble: string | undefined
-  let seen: readonly string[] = []
-  let watching: NodeJS.Timeout | undefined
+  let endWatch = (): void => {}
   let turn: Promise<unknown> = Promise.resolve()
 
   /** Logins one after another, in the order of asking. */
@@ -117,7 +97,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   /** Starts a place's next worker now or after the back-off, unless one is on its way. */
   function order(place: Place): void {
     if (closing || place.next !== undefined || place.timer !== undefined) return
-    const waitMs = backOffMs(place.failedStarts > 0 ? place.failedStarts : Math.max(0, place.earlyEnds - 1))
+    const waitMs = backOffMs(place)
     if (waitMs === 0) place.starting = launch(place)
     else schedule(place, waitMs)
   }
@@ -125,7 +105,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   /** Orders a replacement of a worker that was ready. */
   function reorder(place: Place, reason: string): void {
     if (closing || place.next !== undefined || place.timer !== undefined) return
-    place.earlyEnds = performance.now() - place.readyAtMs < stableMs ? place.earlyEnds + 1 : 0
+    countEnd(place)
     observe.workerReplaced({ id: place.id, token: token.name, role: place.role }, reason)
     order(place)
   }
@@ -139,13 +119,9 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
 
   /** Starts all places' next workers at once, whatever happened to them before. */
   function replaceAll(reason: string): void {
-    probeFailures = 0
+    prober.forgive()
     for (const place of places) {
-      clearTimeout(place.timer)
-      place.timer = undefined
-      place.failedStarts = 0
-      place.unexplained = 0
-      place.earlyEnds = 0
+      forgive(place)
       if (place.next !== undefined) place.stale = true
       else if (place.current !== undefined) reorder(place, reason)
       else order(place)
@@ -237,11 +213,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     if (worker.state === 'dead')
       throw new GatewayError('KeyUnavailable', undefined, { detail: 'died when it was ready' })
     const old = place.current
-    place.current = worker
-    place.readyAtMs = performance.now()
-    place.failedStarts = 0
-    place.unexplained = 0
-    place.trouble = undefined
+    markReady(place, worker)
     worker.state = 'ready'
     // Two calls per session, so that the next is there when one ends; at least 8, so that fast modules' frames travel in batches.
     worker.window = worker.maxWindow = Math.max(8, ready.sessions * 2)
@@ -255,7 +227,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       loginProven = true
       for (const other of places) if (other.current === undefined) order(other)
     }
-    if (place.role === 'serve') void learnCapabilities(worker, ready)
+    if (place.role === 'serve') void prober.learn(worker, ready)
     reportTrouble()
   }
 
@@ -263,7 +235,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     place.trouble = trouble
     place.failedStarts++
     reportTrouble()
-    if (!isPinRefused && place.unexplained < 2) order(place)
+    if (!isPinRefused && mayStart(place)) order(place)
   }
 
   function describe(error: unknown, lastLine: string | undefined): string {
@@ -273,41 +245,6 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     }
     const { message, detail } = error as GatewayError
     return lastLine === undefined ? (detail ?? message) : `${detail ?? message} (${lastLine.slice(0, 300)})`
-  }
-
-  // ---- what it can do
-
-  async function learnCapabilities(worker: WorkerProcess, ready: WorkerReady): Promise<void> {
-    const startedAtMs = performance.now()
-    const cached = cache.find(token.name, token.module, ready)
-    if (cached !== undefined) {
-      know(cached, true, startedAtMs)
-      return
-    }
-    if (probing || probeFailures >= maxProbeFailures) return
-    probing = true
-    try {
-      const answer = await worker.ask('probe', {}, probeLimitMs)
-      const proven = answer.capabilities as Capabilities
-      cache.put(token.name, token.module, ready, proven)
-      know(proven, false, startedAtMs)
-    } catch (error) {
-      probeFailures++
-      probeTrouble = `the capability probe failed: ${describe(error, undefined)}`
-      reportTrouble()
-    }
-    probing = false
-    const another = places.find(({ role, current }) => role === 'serve' && current?.state === 'ready')?.current
-    if (capabilities === undefined && another !== undefined && !closing) void learnCapabilities(another, ready)
-  }
-
-  function know(proven: Capabilities, isCached: boolean, startedAtMs: number): void {
-    capabilities = proven
-    probeFailures = 0
-    probeTrouble = undefined
-    observe.capabilitiesKnown(token.name, isCached, performance.now() - startedAtMs)
-    reportTrouble()
-    settled.resolve()
   }
 
   // ---- ending
@@ -356,28 +293,16 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     }
   }
 
-  const trouble = (): string | undefined => places.find((place) => place.trouble !== undefined)?.trouble ?? probeTrouble
+  const trouble = (): string | undefined =>
+    places.find((place) => place.trouble !== undefined)?.trouble ?? prober.trouble()
 
   function reportTrouble(): void {
     const now = trouble()
+    if (now !== undefined || prober.capabilities() !== undefined) settled.resolve()
     if (now === reportedTrouble) return
     reportedTrouble = now
     observe.tokenTrouble(token.name, now)
-    if (now === undefined) return
-    settled.resolve()
-    options.router().checkTrouble()
-  }
-
-  /** Module and PIN file by identity: a changed one asks for new workers. Two metadata reads a second don't disturb the event loop. */
-  function watch(): void {
-    const now = [markOf(token.module), markOf(token.pinFile)]
-    // A file that is gone for a moment (rename, unmounted secret) is no change yet.
-    const isChanged = now.some((mark, i) => mark !== '' && mark !== seen[i])
-    if (isChanged) {
-      seen = now
-      replaceAll('the module or PIN file changed')
-    }
-    watching = setTimeout(watch, watchEveryMs).unref()
+    if (now !== undefined) options.router().checkTrouble()
   }
 
   return {
@@ -388,7 +313,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     serial: () => lastReady?.serial ?? token.serial ?? '',
     trouble,
     pinRefused: () => isPinRefused,
-    capabilities: () => capabilities,
+    capabilities: prober.capabilities,
     workers: () =>
       [...places.flatMap(({ current, next }) => [current, next]), ...draining]
         .filter((worker) => worker !== undefined)
@@ -401,8 +326,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
           inFlight: attempts.size,
         })),
     start() {
-      seen = [markOf(token.module), markOf(token.pinFile)]
-      watching = setTimeout(watch, watchEveryMs).unref()
+      endWatch = watchFiles([token.module, token.pinFile], () => replaceAll('the module or PIN file changed'))
       // All processes start together; their logins then queue up behind that of `manage`.
       for (const place of places) order(place)
     },
@@ -421,38 +345,11 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     },
     async close() {
       closing = true
-      clearTimeout(watching)
+      endWatch()
       for (const { timer } of places) clearTimeout(timer)
       const alive = [...places.flatMap(({ current, next }) => [current, next]), ...draining]
       await Promise.all(alive.map((worker) => worker && finish(worker)))
       settled.resolve()
     },
-  }
-}
-
-/** Identity of a file's content as far as metadata tells; empty when it can't be examined. */
-function markOf(path: string): string {
-  try {
-    const { ino, ctimeNs, size } = statSync(path, { bigint: true })
-    return `${ino} ${ctimeNs} ${size}`
-  } catch {
-    return ''
-  }
-}
-
-function createPlace(role: 'serve' | 'manage', id: string): Place {
-  return {
-    role,
-    id,
-    current: undefined,
-    next: undefined,
-    starting: undefined,
-    timer: undefined,
-    stale: false,
-    failedStarts: 0,
-    unexplained: 0,
-    earlyEnds: 0,
-    readyAtMs: 0,
-    trouble: undefined,
   }
 }

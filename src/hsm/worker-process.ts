@@ -91,6 +91,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
   let lastCallId = 0
   let reason: string | undefined
   let exited = false
+  let closed = false
 
   const read = createResponseReader(
     (callId) => attempts.get(callId)?.operation ?? questions.get(callId)?.operation,
@@ -115,6 +116,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
 
   function kill(why: string): void {
     reason ??= why
+    worker.state = 'dead'
     if (!exited) child.kill('SIGKILL')
     socket.destroy()
   }
@@ -180,6 +182,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
   })
   socket.on('error', () => {}) // close follows
   socket.on('close', () => {
+    closed = true
     worker.state = 'dead'
     // The exit tells more than the closed pipe, and is at hand unless the process lives on without its pipe.
     if (exited) finish()
@@ -188,13 +191,13 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
   child.on('error', (error) => {
     reason ??= `cannot start ${program}: ${error.message}`
     exited = true
-    if (worker.state === 'dead') finish()
+    if (closed) finish()
     else socket.destroy()
   })
   child.on('exit', (code, signal) => {
     exited = true
     reason ??= signal === null ? `exited with status ${code}` : `ended by ${signal}`
-    if (worker.state === 'dead') finish()
+    if (closed) finish()
     else setTimeout(() => socket.destroy(), pipeGraceMs).unref()
   })
   forwardLines(child.stderr!, (line) => hooks.onLog(worker, line))

@@ -1,0 +1,49 @@
+/** Which worker takes the next call of a lane: the least loaded one that is ready, has room and whose token's breaker is closed. Pure reading. */
+import type { Breaker } from './breaker.ts'
+import type { Lane } from './events.ts'
+import type { WorkerProcess } from './worker-process.ts'
+
+export const lanes: readonly Lane[] = ['hot', 'admin', 'manage']
+
+export function hasRoom(worker: WorkerProcess, lane: Lane): boolean {
+  if (lane === 'hot') return worker.hotInFlight < worker.window
+  if (lane === 'admin') return worker.adminInFlight < worker.maxAdmin
+  return worker.hotInFlight + worker.adminInFlight < 1 // manage works synchronously: what waits here can still move
+}
+
+export function pickWorker(
+  workers: readonly WorkerProcess[],
+  lane: Lane,
+  nowMs: number,
+  breakerOf: (worker: WorkerProcess) => Breaker,
+  isAllowed?: (worker: WorkerProcess) => boolean,
+): WorkerProcess | undefined {
+  let best: WorkerProcess | undefined
+  for (const worker of workers) {
+    if (!isReady(worker, lane) || !hasRoom(worker, lane) || !breakerOf(worker).allows(nowMs)) continue
+    if (isAllowed !== undefined && !isAllowed(worker)) continue
+    if (best === undefined || load(worker, lane) < load(best, lane)) best = worker
+  }
+  return best
+}
+
+export function countReady(workers: readonly WorkerProcess[], lane: Lane): number {
+  let count = 0
+  for (const worker of workers) if (isReady(worker, lane)) count++
+  return count
+}
+
+/** Calls that may be under way on the hot lane at once. */
+export function windowOf(workers: readonly WorkerProcess[]): number {
+  let calls = 0
+  for (const worker of workers) if (isReady(worker, 'hot')) calls += worker.window
+  return calls
+}
+
+function isReady(worker: WorkerProcess, lane: Lane): boolean {
+  return worker.state === 'ready' && worker.role === (lane === 'manage' ? 'manage' : 'serve')
+}
+
+function load(worker: WorkerProcess, lane: Lane): number {
+  return lane === 'hot' ? worker.hotInFlight / worker.window : worker.adminInFlight
+}
