@@ -88,6 +88,7 @@ describe('AWS SDK for JavaScript', () => {
     ['ECC_SECG_P256K1', 'ECDSA_SHA_256', []],
   ] as const)(
     'signs with %s and %s what openssl verifies, as message and as digest',
+    keyTimeout,
     async (spec, algorithm, options) => {
       const keyId = await createKey(spec, 'SIGN_VERIFY')
       const pem = await writePublicKey(keyId, spec)
