@@ -33,7 +33,7 @@ import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
 import { createKmsDoor, describeKmsError } from './transport/kms/kms.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
-import { createOperatorDoor } from './transport/operator/operator.ts'
+import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 
 const systemDeadlineMs = 60_000
 const deletionRoundMs = 60_000
@@ -118,7 +118,7 @@ export async function openGateway(config: Config): Promise<Gateway> {
     authorizer,
     journal,
     observer: observer.calls,
-    describeError: (_door, error) => describeKmsError(error),
+    describeError: (door, error) => (door === 'operator' ? describeOperatorError(error) : describeKmsError(error)),
   })
   const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now })
   stack.use(startDeletions({ catalog, hsm, keys, observer, journal }))

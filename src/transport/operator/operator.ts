@@ -5,8 +5,10 @@
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import type { Config, HttpListener } from '../../config/config.ts'
+import type { GatewayError } from '../../error.ts'
 import { ProblemsError } from '../../problem.ts'
 import { type CommandSocketParts, closeApp, createCommandSocket, listenOnSocket } from './command-socket.ts'
+import { describeOperatorError as describe } from './dialect.ts'
 import { createStatusServer, type StatusParts } from './status.ts'
 
 export type OperatorDoorParts = CommandSocketParts & StatusParts
@@ -50,6 +52,11 @@ export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
       for (const close of opened.reverse()) await close()
     },
   }
+}
+
+/** Name and text of an error as this door words it, for the audit record. */
+export function describeOperatorError(error: GatewayError): { readonly code: string; readonly text: string } {
+  return describe(error)
 }
 
 function listenProblem({ address, port }: HttpListener, cause: NodeJS.ErrnoException): ProblemsError {
