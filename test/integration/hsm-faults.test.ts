@@ -403,6 +403,39 @@ describe('a failure', () => {
   })
 })
 
+describe('a group of two tokens', () => {
+  it('serves from one when the other is in trouble', async () => {
+    const bench = await openBench()
+    const { folder } = bench
+    const file = (name: string) => path.join(folder, name)
+    writeFileSync(file('pin-b'), 'wrong')
+    const token = (name: string, pin: string) => ({
+      name,
+      module: file('module'),
+      serial: name,
+      pinFile: file(pin),
+      profile: 'generic',
+      env: { FAULT_FOLDER: folder },
+      workers: 1,
+      sessions: 2,
+    })
+    await using hsm = await openHsm({
+      tokens: [token('a', 'pin'), token('b', 'pin-b')],
+      groups: [{ name: 'g', tokens: ['a', 'b'] }],
+      stateDirectory: file('state-two'),
+      workerCommand: command,
+    })
+    expect(hsm.groups()[0]).toMatchObject({ ready: true, tokens: [{ pinRefused: false }, { pinRefused: true }] })
+    const sign = () => hsm.sign(key, 'ECDSA', Buffer.from('{}'), deadlineIn(5000)).then(String)
+    const alone = hsm.groups()[0]!.workers.find(({ role, state }) => role === 'serve' && state === 'ready')!
+    expect(new Set(await Promise.all(Array.from({ length: 10 }, sign)))).toEqual(new Set([String(alone.pid)]))
+    writeFileSync(file('pin-b'), 'right')
+    while (hsm.groups()[0]!.workers.filter(({ role, state }) => role === 'serve' && state === 'ready').length < 2)
+      await sign()
+    expect(new Set(await Promise.all(Array.from({ length: 10 }, sign))).size).toBe(2)
+  })
+})
+
 describe('replacement', () => {
   it('moves traffic to warm workers and drains the old ones without failing a call', async () => {
     const bench = await openBench()

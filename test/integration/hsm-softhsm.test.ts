@@ -1,8 +1,11 @@
 /** The HSM layer on a real token: SoftHSM2 behind real workers. */
+import { spawn } from 'node:child_process'
 import { createHash, createPublicKey, randomBytes, randomUUID, verify } from 'node:crypto'
+import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
+import { fileURLToPath } from 'node:url'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { deadlineIn } from '../../src/call.ts'
 import { GatewayError } from '../../src/error.ts'
 import { openHsm, type SupervisedHsm } from '../../src/hsm/hsm.ts'
@@ -16,7 +19,7 @@ interface Bench extends AsyncDisposable {
   readonly token: TestToken
   hsm: SupervisedHsm
   readonly deaths: string[]
-  start(): Promise<SupervisedHsm>
+  start(capabilitiesKnown?: (token: string, isCached: boolean) => void): Promise<SupervisedHsm>
 }
 const open: Bench[] = []
 afterEach(async () => {
@@ -26,7 +29,7 @@ afterEach(async () => {
 async function openBench(env: (token: TestToken) => Record<string, string> = () => ({})): Promise<Bench> {
   const token = await createTestToken()
   const deaths: string[] = []
-  const start = () =>
+  const start: Bench['start'] = (capabilitiesKnown = () => {}) =>
     openHsm({
       tokens: [
         {
@@ -42,7 +45,10 @@ async function openBench(env: (token: TestToken) => Record<string, string> = () 
       ],
       groups: [{ name: 'g', tokens: ['t'] }],
       stateDirectory: path.join(token.directory, 'state'),
-      observe: { workerDied: (worker, reason, expected) => expected || deaths.push(`${worker.role} ${reason}`) },
+      observe: {
+        capabilitiesKnown,
+        workerDied: (worker, reason, expected) => expected || deaths.push(`${worker.role} ${reason}`),
+      },
     })
   const bench: Bench = {
     token,
@@ -72,6 +78,15 @@ function intentOf(spec: KeySpec, usage: KeyUsage): GenerateIntent {
 }
 const generate = (hsm: SupervisedHsm, spec: KeySpec, usage: KeyUsage): Promise<GeneratedKey> =>
   hsm.generate(intentOf(spec, usage), inTime())
+
+/** A process that has ended but was not reaped yet counts as gone. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
+}
 
 /** Pids of ready workers; waits until there are `count`. */
 async function pidsOf(hsm: SupervisedHsm, role: 'serve' | 'manage', count: number): Promise<number[]> {
@@ -172,6 +187,21 @@ describe('the HSM layer on SoftHSM2', () => {
     ])
   })
 
+  it('knows what the token can do, at the second start without trying again', async () => {
+    const known: boolean[] = []
+    const bench = await openBench()
+    expect(bench.hsm.groups()[0]).toMatchObject({
+      ready: true,
+      tokens: [{ trouble: undefined, serial: bench.token.serial }],
+    })
+    const proven = bench.hsm.capabilities('g')
+    expect(proven.specs.ECC_NIST_P256).toContain('SIGN_VERIFY')
+    await bench.hsm[Symbol.asyncDispose]()
+    bench.hsm = await bench.start((_token, isCached) => known.push(isCached))
+    expect(bench.hsm.capabilities('g')).toEqual(proven)
+    expect(known[0]).toBe(true)
+  })
+
   it('destroys an object for all workers, and again without complaint', async () => {
     const { hsm } = await openBench()
     await pidsOf(hsm, 'serve', 2)
@@ -199,6 +229,24 @@ describe('the HSM layer on SoftHSM2', () => {
     await hsm.destroy(key, inTime())
     await expect(hsm.sign(key, 'ECDSA', digestOf(message), inTime())).rejects.toMatchObject({ code: 'KeyUnavailable' })
     expect(await hsm.enumerate('g', inTime())).toEqual([])
+  })
+
+  it('leaves no process behind when the gateway is killed', async () => {
+    await using token = await createTestToken()
+    const { module, label, pinFile, env } = token
+    const options = {
+      tokens: [{ name: 't', module, label, pinFile, env, profile: 'softhsm', workers: 2, sessions: 2 }],
+      groups: [{ name: 'g', tokens: ['t'] }],
+      stateDirectory: path.join(token.directory, 'state'),
+    }
+    const script = fileURLToPath(new URL('../support/hsm-process.ts', import.meta.url))
+    const gateway = spawn(process.execPath, [script, JSON.stringify(options)], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const [line] = (await once(gateway.stdout, 'data')) as [Buffer]
+    const pids = JSON.parse(line.toString()) as number[]
+    expect(pids).toHaveLength(3)
+    gateway.kill('SIGKILL')
+    await once(gateway, 'exit')
+    await vi.waitFor(() => expect(pids.filter(isAlive)).toEqual([]), 10_000)
   })
 
   it('reports a missing token with its cause', async () => {
