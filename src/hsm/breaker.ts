@@ -5,6 +5,8 @@
 export interface Breaker {
   /** Whether a call may go now; while half open only one may. */
   allows(nowMs: number): boolean
+  /** Until when no call may go; 0 when closed. */
+  pausedUntilMs(): number
   /** A call goes out; when the breaker is half open it is the trial. */
   sent(): void
   succeeded(): boolean
@@ -23,6 +25,7 @@ export function createBreaker(): Breaker {
   let trial = false
   return {
     allows: (nowMs) => pauseMs === 0 || (nowMs >= openUntilMs && !trial),
+    pausedUntilMs: () => (pauseMs === 0 ? 0 : openUntilMs),
     sent() {
       if (pauseMs > 0) trial = true
     },

@@ -24,12 +24,17 @@ export function openCapabilityCache(stateDirectory: string): CapabilityCache {
   return {
     find(token, module, ready) {
       const entry = entries.get(token)
-      if (entry === undefined || entry.validFor !== validityOf(module, ready)) return undefined
+      const validity = validityOf(module, ready)
+      if (entry === undefined || validity === undefined || entry.validFor !== validity) return undefined
       return entry.capabilities.probe === probeVersion ? entry.capabilities : undefined
     },
     put(token, module, ready, capabilities) {
-      entries.set(token, { validFor: validityOf(module, ready), capabilities })
-      saveJsonFile(path, Object.fromEntries(entries))
+      const validFor = validityOf(module, ready)
+      if (validFor === undefined) return
+      entries.set(token, { validFor, capabilities })
+      try {
+        saveJsonFile(path, Object.fromEntries(entries))
+      } catch {} // a full disk costs a slower restart, not this one
     },
   }
 }
@@ -43,7 +48,10 @@ function loadEntries(path: string): [string, Entry][] {
   }
 }
 
-function validityOf(module: string, ready: WorkerReady): string {
-  const { mtimeMs, size } = statSync(module)
+/** `undefined` for a module that the loader finds by name: its file is not known here. */
+function validityOf(module: string, ready: WorkerReady): string | undefined {
+  const file = statSync(module, { throwIfNoEntry: false })
+  if (file === undefined) return undefined
+  const { mtimeMs, size } = file
   return JSON.stringify([module, mtimeMs, size, ready.serial, ready.model, ready.firmware, ready.libraryVersion])
 }

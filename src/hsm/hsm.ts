@@ -87,7 +87,7 @@ interface Group {
   readonly tokens: readonly TokenSupervisor[]
 }
 
-/** Resolves when every group has a warm worker or it is known why it has none. @throws TypeError for tokens and groups that don't fit together. */
+/** Resolves when every group has a warm worker or it is known why it has none. @throws TypeError for tokens and groups that don't fit together, Error when `pin-refused.json` is damaged. */
 export async function openHsm(options: HsmOptions): Promise<SupervisedHsm> {
   const groups = assemble(options)
   const tokens = [...groups.values()].flatMap((group) => group.tokens)

@@ -22,7 +22,7 @@ export interface PinLatch {
   isRefused(owner: PinOwner, pin: PinFileIdentity): boolean
   /** What was refused last for this owner. */
   refusedOf(owner: PinOwner): PinFileIdentity | undefined
-  /** Durable when it returns. Several identities when the file changed while the login ran and it is unknown which one was read. */
+  /** Durable when it returns, and in force in this process even when it throws (full disk). Several identities when the file changed while the login ran and it is unknown which one was read. */
   refuse(owner: PinOwner, pins: readonly PinFileIdentity[], rv: number): void
   clear(owner: PinOwner): void
 }
@@ -35,9 +35,14 @@ interface Refusal {
   readonly at: string
 }
 
-export function pinFileIdentity(path: string): PinFileIdentity {
-  const { ino, ctimeNs, size } = statSync(path, { bigint: true })
-  return { inode: String(ino), changeTimeNs: String(ctimeNs), bytes: Number(size) }
+/** `undefined` when the file can't be examined. */
+export function findPinFile(path: string): PinFileIdentity | undefined {
+  try {
+    const { ino, ctimeNs, size } = statSync(path, { bigint: true })
+    return { inode: String(ino), changeTimeNs: String(ctimeNs), bytes: Number(size) }
+  } catch {
+    return undefined
+  }
 }
 
 export function samePinFile(a: PinFileIdentity | undefined, b: PinFileIdentity | undefined): boolean {

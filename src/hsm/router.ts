@@ -19,7 +19,7 @@ import { createQuarantine, quarantineMs } from './quarantine.ts'
 import type { Attempt, RoutedCall } from './routed-call.ts'
 import { createTicker } from './ticker.ts'
 import { rvName } from './worker/rv.ts'
-import { countReady, hasRoom, lanes, pickWorker, windowOf } from './worker-choice.ts'
+import { countReady, hasRoom, lanes, pickWorker, resumesAtMs, windowOf } from './worker-choice.ts'
 import type { WorkerProcess } from './worker-process.ts'
 
 export interface RouterOptions {
@@ -116,10 +116,11 @@ export function createRouter(options: RouterOptions): Router {
   function queueRefusalOf(call: RoutedCall): GatewayError | undefined {
     const { lane } = call.rule
     const { size } = queues[lane]
-    if (countReady(workers, lane) === 0) {
+    const resumeMs = resumesAtMs(workers, lane, options.breakerOf)
+    if (resumeMs === Number.POSITIVE_INFINITY) {
       const trouble = options.trouble()
       if (trouble !== undefined) return unavailable(trouble)
-    }
+    } else if (resumeMs > call.deadlineAtMs) return unavailable('the token says that it is down')
     if (size >= maxQueued[lane]) return new GatewayError('HsmBusy', undefined, { detail: `${size} calls wait` })
     if (lane === 'hot' && size > 0) {
       const waitMs = estimates.waitMs(size, windowOf(workers))
@@ -296,7 +297,7 @@ export function createRouter(options: RouterOptions): Router {
       const pauseMs = breaker.failed(performance.now())
       if (pauseMs > 0) observe.breaker(worker.token, 'open', pauseMs)
       options.replace(worker, failure.detail)
-      retry = call.retries < 2
+      retry = call.retries < 2 && resumesAtMs(workers, call.rule.lane, options.breakerOf) < call.deadlineAtMs
     } else {
       if (breaker.succeeded()) observe.breaker(worker.token, 'closed', 0) // it answered: it is there
       if (step === 'replace') options.replace(worker, failure.detail)

@@ -11,13 +11,20 @@ import { type Breaker, createBreaker } from './breaker.ts'
 import type { CapabilityCache } from './capability-cache.ts'
 import type { HsmEvents } from './events.ts'
 import { watchFiles } from './file-watch.ts'
-import type { WorkerFailure, WorkerReady } from './frames.ts'
-import { type PinLatch, pinFileIdentity } from './pin-latch.ts'
+import type { PinFileIdentity, WorkerFailure, WorkerReady } from './frames.ts'
+import { findPinFile, type PinLatch } from './pin-latch.ts'
 import { backOffMs, countEnd, createPlace, forgive, markReady, mayStart, type Place } from './place.ts'
 import type { Capabilities, WorkerState } from './port.ts'
 import { createProber } from './probing.ts'
 import type { Router } from './router.ts'
-import { findObstacle, pinOwnerOf, pinRefusedText, type TokenConfig, workerConfigurationOf } from './token-config.ts'
+import {
+  findObstacle,
+  isPinRefused,
+  pinOwnerOf,
+  pinRefusedText,
+  type TokenConfig,
+  workerConfigurationOf,
+} from './token-config.ts'
 import { rvName } from './worker/rv.ts'
 import { AskFailure, spawnWorker, type WorkerProcess } from './worker-process.ts'
 
@@ -58,7 +65,7 @@ const drainLimitMs = 2000
 /** Session objects of a drained worker are left this long to those who still use them. */
 const sessionObjectGraceMs = 2000
 
-const isPinRefusal = ({ rv }: WorkerFailure): boolean => rv >= 0xa0 && rv <= 0xa4 // CKR_PIN_INCORRECT .. CKR_PIN_LOCKED
+const isRefusal = ({ rv }: WorkerFailure): boolean => rv >= 0xa0 && rv <= 0xa4 // CKR_PIN_INCORRECT .. CKR_PIN_LOCKED
 
 export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   const { token, latch, cache, observe } = options
@@ -79,7 +86,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   let generation = 0
   let lastReady: WorkerReady | undefined
   let loginProven = false
-  let isPinRefused = false
+  let pinRefused = false
   let closing = false
   let reportedTrouble: string | undefined
   let endWatch = (): void => {}
@@ -130,7 +137,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
 
   async function launch(place: Place): Promise<void> {
     const startedAtMs = performance.now()
-    checkPin()
+    pinRefused = isPinRefused(token, latch)
     const obstacle = findObstacle(token, latch)
     if (obstacle !== undefined) {
       startFailed(place, obstacle)
@@ -185,27 +192,26 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     if (closing || (place.role === 'serve' && !loginProven)) return undefined
     const obstacle = findObstacle(token, latch)
     if (obstacle !== undefined) throw new GatewayError('KeyUnavailable', undefined, { detail: obstacle })
-    const pinBefore = pinFileIdentity(token.pinFile)
+    const pinBefore = findPinFile(token.pinFile)
     try {
       const { allowImportThroughMemory } = options
       const configuration = { ...workerConfigurationOf(token, place.role, latch), allowImportThroughMemory }
       const { ready } = await worker.ask('configure', { configuration }, configureLimitMs)
       return ready as WorkerReady
     } catch (error) {
-      if (error instanceof AskFailure && isPinRefusal(error.failure)) {
-        latch.refuse(owner, [pinBefore, pinFileIdentityOr(pinBefore)], error.failure.rv)
-        checkPin()
-        observe.pinRefused(token.name, rvName(error.failure.rv))
-      }
+      if (error instanceof AskFailure && isRefusal(error.failure)) latchPin(error.failure, pinBefore)
       throw error
     }
   }
 
-  function pinFileIdentityOr(fallback: ReturnType<typeof pinFileIdentity>): ReturnType<typeof pinFileIdentity> {
+  /** The worker read the file as it was before, or as it is now: both are refused. */
+  function latchPin({ rv }: WorkerFailure, before: PinFileIdentity | undefined): void {
+    const pins = [before, findPinFile(token.pinFile)].filter((pin) => pin !== undefined)
     try {
-      return pinFileIdentity(token.pinFile)
-    } catch {
-      return fallback
+      latch.refuse(owner, pins, rv)
+    } finally {
+      pinRefused = isPinRefused(token, latch)
+      observe.pinRefused(token.name, rvName(rv))
     }
   }
 
@@ -219,7 +225,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     worker.window = worker.maxWindow = Math.max(8, ready.sessions * 2)
     worker.maxAdmin = ready.sessions > 4 ? 2 : 1
     lastReady = ready
-    latch.clear(owner)
+    clearLatch()
     observe.workerReady(worker, startMs, ready.objects)
     options.router().add(worker)
     if (old !== undefined) void retire(old)
@@ -231,16 +237,22 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     reportTrouble()
   }
 
+  function clearLatch(): void {
+    try {
+      latch.clear(owner)
+    } catch {} // a full disk: the record names a PIN file that is no more
+  }
+
   function startFailed(place: Place, trouble: string): void {
     place.trouble = trouble
     place.failedStarts++
     reportTrouble()
-    if (!isPinRefused && mayStart(place)) order(place)
+    if (!pinRefused && mayStart(place)) order(place)
   }
 
   function describe(error: unknown, lastLine: string | undefined): string {
     if (error instanceof AskFailure) {
-      if (isPinRefusal(error.failure)) return `${pinRefusedText(token)} (${rvName(error.failure.rv)})`
+      if (isRefusal(error.failure)) return `${pinRefusedText(token)} (${rvName(error.failure.rv)})`
       return `${error.failure.detail}: check tokens.${token.name} in the configuration, hsmgate doctor tells more`
     }
     const { message, detail } = error as GatewayError
@@ -284,15 +296,6 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
 
   // ---- state
 
-  /** Whether the PIN file as it is now was refused. */
-  function checkPin(): void {
-    try {
-      isPinRefused = latch.isRefused(owner, pinFileIdentity(token.pinFile))
-    } catch {
-      isPinRefused = false
-    }
-  }
-
   const trouble = (): string | undefined =>
     places.find((place) => place.trouble !== undefined)?.trouble ?? prober.trouble()
 
@@ -312,7 +315,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     label: () => lastReady?.label ?? token.label ?? '',
     serial: () => lastReady?.serial ?? token.serial ?? '',
     trouble,
-    pinRefused: () => isPinRefused,
+    pinRefused: () => pinRefused,
     capabilities: prober.capabilities,
     workers: () =>
       [...places.flatMap(({ current, next }) => [current, next]), ...draining]
@@ -337,8 +340,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     replaceAll,
     async retryLogin() {
       if (trouble() === undefined) return
-      latch.clear(owner)
-      isPinRefused = false
+      clearLatch()
       replaceAll('login is tried again')
       for (const place of places) await place.starting
       if (trouble() !== undefined) throw new GatewayError('KeyUnavailable', undefined, { detail: trouble() })

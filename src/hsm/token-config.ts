@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import type { WorkerConfiguration } from './frames.ts'
-import { type PinLatch, type PinOwner, pinFileIdentity } from './pin-latch.ts'
+import { findPinFile, type PinLatch, type PinOwner } from './pin-latch.ts'
 
 export interface TokenConfig {
   readonly name: string
@@ -58,8 +58,13 @@ export function findObstacle(token: TokenConfig, latch: PinLatch): string | unde
   }
   const missing = findFileFault(token.pinFile)
   if (missing !== undefined) return `the PIN file ${token.pinFile} ${missing}: create it or correct ${at}.pinFile`
-  if (latch.isRefused(pinOwnerOf(token), pinFileIdentity(token.pinFile))) return pinRefusedText(token)
-  return undefined
+  return isPinRefused(token, latch) ? pinRefusedText(token) : undefined
+}
+
+/** Whether the PIN file as it is now was refused. */
+export function isPinRefused(token: TokenConfig, latch: PinLatch): boolean {
+  const pin = findPinFile(token.pinFile)
+  return pin !== undefined && latch.isRefused(pinOwnerOf(token), pin)
 }
 
 export function pinRefusedText(token: TokenConfig): string {

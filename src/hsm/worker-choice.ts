@@ -40,6 +40,17 @@ export function windowOf(workers: readonly WorkerProcess[]): number {
   return calls
 }
 
+/** When the first of the lane's tokens may be asked again: 0 when one may now, Infinity when no worker is ready. */
+export function resumesAtMs(
+  workers: readonly WorkerProcess[],
+  lane: Lane,
+  breakerOf: (worker: WorkerProcess) => Breaker,
+): number {
+  let first = Number.POSITIVE_INFINITY
+  for (const worker of workers) if (isReady(worker, lane)) first = Math.min(first, breakerOf(worker).pausedUntilMs())
+  return first
+}
+
 function isReady(worker: WorkerProcess, lane: Lane): boolean {
   return worker.state === 'ready' && worker.role === (lane === 'manage' ? 'manage' : 'serve')
 }

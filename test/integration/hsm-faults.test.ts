@@ -396,6 +396,14 @@ describe('a failure', () => {
     expect(bench.events.filter(({ name }) => name === 'breaker').map(({ args }) => args[1])).toEqual(['open', 'closed'])
   })
 
+  it('of the token (D) is told at once to those who cannot wait for the breaker', async () => {
+    const bench = await openBench()
+    expect(await codeOf(bench.sign(failing('D', { code: 'KeyUnavailable', once: 'd' }), 200))).toBe('KeyUnavailable')
+    expect(await codeOf(bench.sign({ do: 'answer' }, 200))).toBe('KeyUnavailable')
+    expect(await codeOf(bench.sign({ do: 'answer' }, 5000))).toBe('ok')
+    expect(bench.journal('call')).toHaveLength(2)
+  })
+
   it('of the operator (O) is never tried again', async () => {
     const bench = await openBench()
     expect(await codeOf(bench.sign(failing('O', { code: 'KeyUnavailable' })))).toBe('KeyUnavailable')

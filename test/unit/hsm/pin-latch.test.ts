@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync }
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { openPinLatch, pinFileIdentity } from '../../../src/hsm/pin-latch.ts'
+import { findPinFile, openPinLatch } from '../../../src/hsm/pin-latch.ts'
 
 let folder: string
 let pinFile: string
@@ -17,10 +17,10 @@ const owner = { serial: 'abc', user: 'crypto-user' }
 
 describe('PIN latch', () => {
   it('holds across a restart, for this token, user and file only', () => {
-    const pin = pinFileIdentity(pinFile)
+    const pin = findPinFile(pinFile)!
     openPinLatch(folder).refuse(owner, [pin], 0xa0)
     const latch = openPinLatch(folder)
-    expect(latch.isRefused(owner, pinFileIdentity(pinFile))).toBe(true)
+    expect(latch.isRefused(owner, findPinFile(pinFile)!)).toBe(true)
     expect(latch.refusedOf(owner)).toEqual(pin)
     expect(latch.isRefused({ ...owner, user: 'other' }, pin)).toBe(false)
     expect(latch.isRefused({ ...owner, serial: 'abd' }, pin)).toBe(false)
@@ -29,22 +29,22 @@ describe('PIN latch', () => {
 
   it('lets go when the file is replaced, even by one with the same content', () => {
     const latch = openPinLatch(folder)
-    latch.refuse(owner, [pinFileIdentity(pinFile)], 0xa0)
+    latch.refuse(owner, [findPinFile(pinFile)!], 0xa0)
     writeFileSync(`${pinFile}.new`, '1234')
     renameSync(`${pinFile}.new`, pinFile)
-    expect(latch.isRefused(owner, pinFileIdentity(pinFile))).toBe(false)
+    expect(latch.isRefused(owner, findPinFile(pinFile)!)).toBe(false)
   })
 
   it('lets go when it is cleared, also for the next start', () => {
     const latch = openPinLatch(folder)
-    latch.refuse(owner, [pinFileIdentity(pinFile)], 0xa4)
+    latch.refuse(owner, [findPinFile(pinFile)!], 0xa4)
     latch.clear(owner)
-    expect(latch.isRefused(owner, pinFileIdentity(pinFile))).toBe(false)
-    expect(openPinLatch(folder).isRefused(owner, pinFileIdentity(pinFile))).toBe(false)
+    expect(latch.isRefused(owner, findPinFile(pinFile)!)).toBe(false)
+    expect(openPinLatch(folder).isRefused(owner, findPinFile(pinFile)!)).toBe(false)
   })
 
   it('leaves one file that its owner alone can read', () => {
-    openPinLatch(folder).refuse(owner, [pinFileIdentity(pinFile)], 0xa0)
+    openPinLatch(folder).refuse(owner, [findPinFile(pinFile)!], 0xa0)
     expect(readdirSync(folder).sort()).toEqual(['pin', 'pin-refused.json'])
     expect(statSync(path.join(folder, 'pin-refused.json')).mode & 0o777).toBe(0o600)
   })
