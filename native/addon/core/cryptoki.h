@@ -272,7 +272,8 @@ struct CK_SP800_108_KDF_PARAMS {
 /* A function that hsmgate never calls: only its place in the list counts. */
 using CK_UNUSED = void (*)(void);
 
-/* Order and count are those of the standard (PKCS#11 Base 2.40, section 3.6): 68 functions. */
+/* Order and count are those of the standard (PKCS#11 Base 2.40, section 3.6): 68 functions, one a line for comparison. */
+/* clang-format off */
 struct CK_FUNCTION_LIST {
     CK_VERSION version;
     CK_RV (*C_Initialize)(CK_VOID_PTR);
@@ -333,25 +334,18 @@ struct CK_FUNCTION_LIST {
     CK_UNUSED C_DecryptDigestUpdate;
     CK_UNUSED C_SignEncryptUpdate;
     CK_UNUSED C_DecryptVerifyUpdate;
-    CK_RV (*C_GenerateKey)
-    (CK_SESSION_HANDLE, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *);
-    CK_RV (*C_GenerateKeyPair)
-    (CK_SESSION_HANDLE, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_ATTRIBUTE *, CK_ULONG,
-     CK_OBJECT_HANDLE *, CK_OBJECT_HANDLE *);
-    CK_RV (*C_WrapKey)
-    (CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_OBJECT_HANDLE, CK_BYTE *, CK_ULONG *);
-    CK_RV (*C_UnwrapKey)
-    (CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_BYTE *, CK_ULONG, CK_ATTRIBUTE *,
-     CK_ULONG, CK_OBJECT_HANDLE *);
-    CK_RV (*C_DeriveKey)
-    (CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG,
-     CK_OBJECT_HANDLE *);
+    CK_RV (*C_GenerateKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *);
+    CK_RV (*C_GenerateKeyPair)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_ATTRIBUTE *, CK_ULONG, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *, CK_OBJECT_HANDLE *);
+    CK_RV (*C_WrapKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_OBJECT_HANDLE, CK_BYTE *, CK_ULONG *);
+    CK_RV (*C_UnwrapKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_BYTE *, CK_ULONG, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *);
+    CK_RV (*C_DeriveKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *);
     CK_UNUSED C_SeedRandom;
     CK_RV (*C_GenerateRandom)(CK_SESSION_HANDLE, CK_BYTE *, CK_ULONG);
     CK_UNUSED C_GetFunctionStatus;
     CK_UNUSED C_CancelFunction;
     CK_UNUSED C_WaitForSlotEvent;
 };
+/* clang-format on */
 
 static_assert(sizeof(CK_FUNCTION_LIST) == 8 + 68 * sizeof(void *),
               "function list must have 68 entries");
