@@ -522,6 +522,14 @@ describe('purposes', () => {
     expect(await ask('tls', 'AES_GCM')).toBe('KeyUsageInvalid')
   })
 
+  it('does not use a working key of another purpose that it happens to hold', async () => {
+    const kms = await generateKey(manage, { spec: 'SYMMETRIC_DEFAULT', usage: 'ENCRYPT_DECRYPT' })
+    const blob = await sealed(kms, Buffer.from('x'))
+    const asSystem = { ...keyFields(kms, { purpose: 'system' }), algorithm: seal, ...none }
+    expect((await serve.refusal('decrypt', { ...asSystem, data: blob })).code).toBe('CiphertextInvalid')
+    expect((await serve.refusal('encrypt', { ...asSystem, data: Buffer.from('x') })).code).toBe('KeyUsageInvalid')
+  })
+
   it('does not open a blob of one purpose with a salt of another', async () => {
     const system = await generateKey(manage, { spec: 'SYMMETRIC_DEFAULT', usage: 'ENCRYPT_DECRYPT', purpose: 'system' })
     const blob = await sealed(system, Buffer.from('x'))

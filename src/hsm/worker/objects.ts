@@ -24,6 +24,8 @@ export interface KeyRef {
   readonly label: string
   /** Name in the caches of this worker. */
   readonly name: string
+  /** Name of what is derived from it; empty where nothing is. */
+  readonly sealName: string
 }
 
 export interface SessionEntry {
@@ -95,7 +97,8 @@ export function readKey(fields: KeyFields): KeyRef {
   const objectId = asBuffer(fields.objectId)
   if (objectId.length > objectIdBytesMax) throw refusal('ValidationFailed', 'object id too long', 'B')
   const name = session === 0 ? objectName(shape.objectClass, objectId, label) : `#${session}`
-  return { purpose, spec, shape, construction, session, objectId, label, name }
+  const sealName = construction === 'derived' ? `${purpose} ${name}` : ''
+  return { purpose, spec, shape, construction, session, objectId, label, name, sealName }
 }
 
 export function asBuffer(bytes: Uint8Array): Buffer {

@@ -417,7 +417,9 @@ class Probe {
   #track(intent: GenerateIntent, { session, construction, publicKey }: Created): ProbeKey {
     const { purpose, spec } = intent
     const shape = keyShapes[spec] as NonNullable<(typeof keyShapes)[KeySpec]>
-    const ref = { purpose, spec, shape, construction, session, objectId: noBytes, label: '', name: `#${session}` }
+    const name = `#${session}`
+    const sealName = `${purpose} ${name}`
+    const ref = { purpose, spec, shape, construction, session, objectId: noBytes, label: '', name, sealName }
     this.#keys.push(ref)
     return { ref, publicKey }
   }

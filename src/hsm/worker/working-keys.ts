@@ -33,6 +33,8 @@ const materialPurpose = 0x02
 
 export interface WorkingKey {
   readonly objectName: string
+  /** Purpose and object: a blob of one purpose never finds the key of another. */
+  readonly sealName: string
   readonly cacheName: string
   readonly salt: Buffer
   readonly handle: bigint
@@ -104,9 +106,9 @@ export class WorkingKeys {
   readonly #objects: Objects
   readonly #derivation: Derivation
   readonly #limits: WorkingKeyLimits
-  /** By backing key. */
+  /** By purpose and backing key. */
   readonly #sealing = new Map<string, WorkingKey>()
-  /** By backing key and salt; in order of last use. */
+  /** By purpose, backing key and salt; in order of last use. */
   readonly #opening = new Map<string, WorkingKey>()
   readonly #deriving = new Map<string, Promise<unknown>>()
   /** Derived, in use, and not proven by a good tag yet. */
@@ -122,7 +124,7 @@ export class WorkingKeys {
 
   /** The current sealing key, one message of its allowance spent; `undefined` when one must be derived. */
   borrowSealing(key: KeyRef): WorkingKey | undefined {
-    const working = this.#sealing.get(key.name)
+    const working = this.#sealing.get(key.sealName)
     if (working === undefined || working.messages >= this.#limits.messages) return undefined
     working.messages++
     working.users++
@@ -132,11 +134,15 @@ export class WorkingKeys {
   async deriveSealing(call: Call, key: KeyRef): Promise<WorkingKey> {
     if (this.#derivation === 'none') throw refusal('Unsupported', 'derivation is not proven for this token')
     const purpose = purposeByte(key.purpose)
-    const flight = `sealing ${key.name}`
+    const flight = `sealing ${key.sealName}`
     for (;;) {
       const current = this.borrowSealing(key)
       if (current !== undefined) return current
-      if (await this.#othersFlight(flight)) continue
+      const running = this.#deriving.get(flight)
+      if (running !== undefined) {
+        await running.catch(() => {}) // its failure is not ours: it may have had less time
+        continue
+      }
       await this.#fly(flight, async () => {
         const working = await this.#derive(call, key, saltOf(purpose, this.#derivation), this.#derivation)
         if (working.epoch === this.#epoch) this.#keepSealing(working)
@@ -147,12 +153,12 @@ export class WorkingKeys {
 
   /** A key for a message with this salt, from memory; `undefined` when it must be derived. */
   borrowOpening(key: KeyRef, salt: Buffer): WorkingKey | undefined {
-    const sealing = this.#sealing.get(key.name)
+    const sealing = this.#sealing.get(key.sealName)
     if (sealing?.salt.equals(salt)) {
       sealing.users++
       return sealing
     }
-    const cacheName = key.name + salt.toString('latin1')
+    const cacheName = key.sealName + salt.toString('latin1')
     const working = this.#opening.get(cacheName)
     if (working === undefined) return undefined
     this.#opening.delete(cacheName)
@@ -165,18 +171,25 @@ export class WorkingKeys {
   async deriveOpening(call: Call, key: KeyRef, salt: Buffer): Promise<WorkingKey> {
     const derivation = derivationOf(salt, purposeByte(key.purpose))
     if (derivation === undefined) throw refusal('CiphertextInvalid', 'salt of another purpose')
-    const cacheName = key.name + salt.toString('latin1')
+    const cacheName = key.sealName + salt.toString('latin1')
     for (;;) {
       const working = this.#unproven.get(cacheName) ?? this.borrowOpening(key, salt)
       if (working !== undefined) {
         if (this.#unproven.get(cacheName) === working) working.users++
         return working
       }
-      if (await this.#othersFlight(cacheName)) continue
-      const derived = await this.#fly(cacheName, () => this.#derive(call, key, Buffer.from(salt), derivation))
-      derived.users++
-      this.#unproven.set(cacheName, derived)
-      return derived
+      const running = this.#deriving.get(cacheName)
+      if (running !== undefined) {
+        await running.catch(() => {})
+        continue
+      }
+      return this.#fly(cacheName, async () => {
+        const derived = await this.#derive(call, key, Buffer.from(salt), derivation)
+        // before any waiter looks, and with its first user, lest a waiter that gives up destroys it
+        derived.users = 1
+        this.#unproven.set(cacheName, derived)
+        return derived
+      })
     }
   }
 
@@ -195,7 +208,7 @@ export class WorkingKeys {
 
   /** The module no longer knows the handle: nobody gets this key again. The caller still puts it back. */
   drop(working: WorkingKey): void {
-    if (this.#sealing.get(working.objectName) === working) this.#sealing.delete(working.objectName)
+    if (this.#sealing.get(working.sealName) === working) this.#sealing.delete(working.sealName)
     if (this.#opening.get(working.cacheName) === working) this.#opening.delete(working.cacheName)
     if (this.#unproven.get(working.cacheName) === working) this.#unproven.delete(working.cacheName)
     working.isKept = false
@@ -250,14 +263,6 @@ export class WorkingKeys {
     return this.#sealing.size + this.#opening.size + this.#unproven.size
   }
 
-  /** Waits for a derivation of the same key that somebody else began; its failure is not ours. */
-  async #othersFlight(name: string): Promise<boolean> {
-    const running = this.#deriving.get(name)
-    if (running === undefined) return false
-    await running.catch(() => {})
-    return true
-  }
-
   async #fly<T>(name: string, derive: () => Promise<T>): Promise<T> {
     const flight = derive()
     this.#deriving.set(name, flight)
@@ -277,9 +282,10 @@ export class WorkingKeys {
       if (rv === deviceMemory) this.shrink()
       throw this.#jobs.failure(call, jobOp.derive, rv)
     }
-    const cacheName = key.name + salt.toString('latin1')
+    const cacheName = key.sealName + salt.toString('latin1')
     return {
       objectName: key.name,
+      sealName: key.sealName,
       cacheName,
       salt,
       handle,
@@ -292,14 +298,14 @@ export class WorkingKeys {
   }
 
   #keepSealing(working: WorkingKey): void {
-    const before = this.#sealing.get(working.objectName)
+    const before = this.#sealing.get(working.sealName)
     if (before !== undefined) this.#evict(before)
     for (const oldest of this.#sealing.values()) {
       if (this.#sealing.size < this.#limits.sealing) break
       this.#evict(oldest)
     }
     working.isKept = true
-    this.#sealing.set(working.objectName, working)
+    this.#sealing.set(working.sealName, working)
   }
 
   #keepOpening(working: WorkingKey): void {
