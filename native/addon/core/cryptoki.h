@@ -272,7 +272,8 @@ struct CK_SP800_108_KDF_PARAMS {
 /* A function that hsmgate never calls: only its place in the list counts. */
 using CK_UNUSED = void (*)(void);
 
-/* Order and count are those of the standard (PKCS#11 Base 2.40, section 3.6): 68 functions, one a line for comparison. */
+/* Order and count are those of the standard (PKCS#11 Base 2.40, section 3.6): 68 functions, one a
+ * line for comparison. */
 /* clang-format off */
 struct CK_FUNCTION_LIST {
     CK_VERSION version;

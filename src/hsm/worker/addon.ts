@@ -140,9 +140,11 @@ export interface NativeModule {
 
 export interface NativePool {
   /**
-   * Queues one job. `input`, `aux` and `params` are copied when at most 4096 bytes, else held until completion. `id` comes back in
-   * a batch. A session that the module closed (0xB0, 0xB3) is reopened and the job repeated once, inside the thread.
+   * Queues one job; its `id` comes back in a batch. `aux`, `params` (64 KiB at most) and an `input` of at most 4096 bytes are copied;
+   * a longer one is held until completion and must stay unchanged, its ArrayBuffer untransferred. A session that the module closed
+   * (0xB0, 0xB3) is reopened and the job repeated once, inside the thread, unless it creates or destroys something.
    * `outMax` bounds the output: CKR_BUFFER_TOO_SMALL grows it once.
+   * @throws Error when 4096 jobs wait already or the pool is closed; TypeError or RangeError on arguments that make no sense
    */
   submit(
     id: number,
