@@ -159,7 +159,8 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     }
     if (place.stale) {
       place.stale = false
-      reorder(place, 'files changed while it started')
+      if (place.current === undefined) order(place)
+      else reorder(place, 'files changed while it started')
     }
   }
 
