@@ -12,7 +12,7 @@ import { type EncodedRecord, encodeEvent } from './record.ts'
 export const journalSource = 'hsmgate.audit'
 
 /** Records between a checkpoint and the record that it is about; a verifier remembers the hashes of so many. */
-export const maxCheckpointLag = 500_000
+export const maxCheckpointLag = 100_000
 
 export function encodeStatement(
   checkpoint: Pick<Checkpoint, 'instance' | 'sequence' | 'hash' | 'catalogRevision' | 'signedAt'>,

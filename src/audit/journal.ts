@@ -199,6 +199,7 @@ class FileJournal implements OpenedJournal {
     const { bytes, link } = encodeLines(this.#link, events, this.#scratch)
     const count = events.length
     try {
+      if (this.#segment.bytes >= this.#options.segmentBytes) await this.#startSegment()
       if (this.#syncFailed) throw new Error('earlier records could not be put on disk')
       await this.#write(bytes)
       this.#writeFailed = false
@@ -211,7 +212,6 @@ class FileJournal implements OpenedJournal {
     this.#events.written?.(count, bytes.length, performance.now() - startedMs)
     if (this.#options.durability === 'kernel') this.#planSync(count)
     else await this.#syncNow(count)
-    if (this.#segment.bytes >= this.#options.segmentBytes) await this.#startSegment()
     if (link.sequence >= this.#nextCheckpointAt) this.#startCheckpoint()
   }
 

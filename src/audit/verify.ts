@@ -84,6 +84,8 @@ class Verifier {
   readonly #problems: Finding[] = []
   readonly #notes: Finding[] = []
   readonly #publicKeys = new Set<string>()
+  /** Exported checkpoints that must still come, by signature: each was recorded before it was given out. */
+  readonly #awaited = new Map<string, Checkpoint>()
   /** Hashes of the last records, 32 bytes each, by sequence number modulo the size. */
   readonly #recent = Buffer.alloc(32 * maxCheckpointLag)
   #instance: string | undefined
@@ -99,6 +101,7 @@ class Verifier {
     for (const { checkpoint } of this.#anchors.values()) {
       if (!checkpoint) continue
       this.#instance = checkpoint.instance
+      this.#awaited.set(checkpoint.signature, checkpoint)
       this.#checkSignature(checkpoint, 'anchor')
     }
   }
@@ -132,19 +135,15 @@ class Verifier {
     if (own) this.#addOwnEvent(own.name, own.details, at)
   }
 
-  /** The journal begins at record 1, unless an anchor vouches for the part that is archived elsewhere. */
+  /** The journal begins at record 1, or right after an anchor when what came before is archived elsewhere. */
   #checkFirst({ sequence, previousHash }: ParsedLine, at: string): void {
     this.#first = sequence
-    if (sequence === 1) {
-      if (previousHash !== genesis.hash) this.addProblem(at, 'record 1 continues something: the start is missing')
-      return
-    }
     const anchor = this.#anchors.get(sequence - 1)
-    if (anchor && anchor.hash !== previousHash) this.addProblem(at, `record ${sequence} does not continue the anchor`)
-    const isVouchedFor = [...this.#anchors.keys()].some((anchored) => anchored >= sequence - 1)
+    const before = sequence === 1 ? genesis.hash : anchor?.hash
     const text = `the journal starts at record ${sequence}: earlier segments are not here`
-    if (isVouchedFor) this.#notes.push({ at, text })
-    else this.addProblem(at, text)
+    if (before === undefined) this.addProblem(at, `${text}, and no anchor names record ${sequence - 1}`)
+    else if (previousHash !== before) this.addProblem(at, `record ${sequence} does not continue what came before it`)
+    else if (sequence > 1) this.#notes.push({ at, text })
   }
 
   #addOwnEvent(name: string, details: Readonly<Record<string, unknown>>, at: string): void {
@@ -170,6 +169,7 @@ class Verifier {
     }
     const { sequence, hash, instance } = checkpoint
     this.#checkpoints += 1
+    this.#awaited.delete(checkpoint.signature)
     const isKnown = sequence >= this.#first && sequence > this.#link.sequence - maxCheckpointLag
     const slot = 32 * (sequence % maxCheckpointLag)
     if (sequence >= this.#link.sequence || (isKnown && this.#recent.toString('hex', slot, slot + 32) !== hash)) {
@@ -196,6 +196,10 @@ class Verifier {
       if (sequence > last) {
         this.addProblem('journal', `ends at record ${last}, but the anchor names record ${sequence}: it was cut off`)
       }
+    }
+    for (const { sequence } of this.#awaited.values()) {
+      if (sequence < this.#first || sequence > last) continue
+      this.addProblem('journal', `does not hold the exported checkpoint about record ${sequence}: its end was cut off`)
     }
     if (this.#records === 0) this.addProblem('journal', 'holds no records')
     return {

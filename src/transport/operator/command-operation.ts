@@ -14,6 +14,8 @@ export function operationName({ noun, verb }: Pick<OperatorCommand, 'noun' | 've
 
 export function createCommandOperation(command: OperatorCommand): Operation<Input, null, unknown> {
   const name = operationName(command)
+  // Both lists for both sides: an answer may repeat what was asked.
+  const secret = [...(command.secret ?? []), ...(command.secretAnswer ?? [])]
   return {
     name,
     readOnly: command.readOnly,
@@ -32,8 +34,8 @@ export function createCommandOperation(command: OperatorCommand): Operation<Inpu
     perform: (input) => command.run(input as Parameters<OperatorCommand['run']>[0]),
     record(input, _resources, output) {
       return {
-        requestParameters: without(input, command.secret),
-        responseElements: command.readOnly || !isObject(output) ? null : without(output, command.secretAnswer),
+        requestParameters: without(input, secret),
+        responseElements: command.readOnly || !isObject(output) ? null : without(output, secret),
         resources: [],
       }
     },
@@ -64,6 +66,6 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function without(members: Readonly<Record<string, unknown>>, secret: readonly string[] = []): Record<string, unknown> {
+function without(members: Readonly<Record<string, unknown>>, secret: readonly string[]): Record<string, unknown> {
   return Object.fromEntries(Object.entries(members).filter(([name]) => !secret.includes(name)))
 }
