@@ -54,15 +54,20 @@ export interface Gateway extends AsyncDisposable {
   replaceWorkers(reason: string): void
 }
 
+export interface GatewayOverrides {
+  /** Where log lines go instead of standard error. */
+  readonly log?: { write(line: string): void }
+}
+
 /** @throws ProblemsError with cause and remedy when the gateway cannot start. */
-export async function openGateway(config: Config): Promise<Gateway> {
+export async function openGateway(config: Config, { log }: GatewayOverrides = {}): Promise<Gateway> {
   await using stack = new AsyncDisposableStack()
   const addon = loadAddon()
   addon.hardenProcess({ dieWithParent: false })
   const lock = takeLock(config, addon.lockFile)
   stack.defer(() => closeSync(lock))
 
-  const observer = createObserver({ level: config.log.level })
+  const observer = createObserver({ level: config.log.level, ...(log === undefined ? {} : { stream: log }) })
   const partition = config.partition
   const defaultAccount = config.accounts[0] as string
   const now = Date.now
