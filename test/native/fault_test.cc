@@ -208,6 +208,24 @@ TEST("a login that was lost is reported and never repeated")
     CHECK_EQUAL(logins.load(), 0);
 }
 
+TEST("a login that was lost is told from an object that is not there")
+{
+    Runner runner(softhsm(), 1);
+    CHECK(!runner.open().failed());
+    const std::string nothing = attribute(CKA_LABEL, "no such object");
+    const auto find = [&] { return runner.run(Op::find, 0, 0, "", "", nothing, 64)->rv; };
+    const auto destroy = [&] { return runner.run(Op::destroy, 0, 0xffff, "", "", "", 0)->rv; };
+    CHECK_EQUAL(find(), CKR_OK);
+    CHECK_EQUAL(destroy(), CKR_OBJECT_HANDLE_INVALID);
+    CK_SESSION_HANDLE other = CK_INVALID_HANDLE;
+    CHECK_EQUAL(real().C_OpenSession(tokenSlot(), CKF_SERIAL_SESSION, nullptr, nullptr, &other),
+                CKR_OK);
+    CHECK_EQUAL(real().C_Logout(other), CKR_OK);
+    CHECK_EQUAL(real().C_CloseSession(other), CKR_OK);
+    CHECK_EQUAL(find(), CKR_USER_NOT_LOGGED_IN);
+    CHECK_EQUAL(destroy(), CKR_USER_NOT_LOGGED_IN);
+}
+
 TEST("a pool makes do with the sessions that the token grants")
 {
     resetCounters();

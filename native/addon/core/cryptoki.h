@@ -39,6 +39,7 @@ constexpr CK_RV CKR_DEVICE_ERROR = 0x30;
 constexpr CK_RV CKR_ENCRYPTED_DATA_INVALID = 0x40;
 constexpr CK_RV CKR_ENCRYPTED_DATA_LEN_RANGE = 0x41;
 constexpr CK_RV CKR_FUNCTION_NOT_SUPPORTED = 0x54;
+constexpr CK_RV CKR_KEY_HANDLE_INVALID = 0x60;
 constexpr CK_RV CKR_MECHANISM_INVALID = 0x70;
 constexpr CK_RV CKR_MECHANISM_PARAM_INVALID = 0x71;
 constexpr CK_RV CKR_OBJECT_HANDLE_INVALID = 0x82;
@@ -51,8 +52,10 @@ constexpr CK_RV CKR_SESSION_HANDLE_INVALID = 0xB3;
 constexpr CK_RV CKR_SIGNATURE_INVALID = 0xC0;
 constexpr CK_RV CKR_SIGNATURE_LEN_RANGE = 0xC1;
 constexpr CK_RV CKR_TOKEN_NOT_PRESENT = 0xE0;
+constexpr CK_RV CKR_UNWRAPPING_KEY_HANDLE_INVALID = 0xF0;
 constexpr CK_RV CKR_USER_ALREADY_LOGGED_IN = 0x100;
 constexpr CK_RV CKR_USER_NOT_LOGGED_IN = 0x101;
+constexpr CK_RV CKR_WRAPPING_KEY_HANDLE_INVALID = 0x113;
 constexpr CK_RV CKR_BUFFER_TOO_SMALL = 0x150;
 constexpr CK_RV CKR_CRYPTOKI_NOT_INITIALIZED = 0x190;
 constexpr CK_RV CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191;
@@ -75,6 +78,10 @@ constexpr CK_FLAGS CKF_FIND_OBJECTS = 0x40;
 
 constexpr CK_USER_TYPE CKU_SO = 0;
 constexpr CK_USER_TYPE CKU_USER = 1;
+
+/* Session states in which the user is logged in. */
+constexpr CK_ULONG CKS_RO_USER_FUNCTIONS = 1;
+constexpr CK_ULONG CKS_RW_USER_FUNCTIONS = 3;
 
 constexpr CK_ULONG CKO_SECRET_KEY = 4;
 constexpr CK_ULONG CKK_GENERIC_SECRET = 0x10;
@@ -172,6 +179,13 @@ struct CK_TOKEN_INFO {
     CK_VERSION hardwareVersion;
     CK_VERSION firmwareVersion;
     CK_CHAR utcTime[16];
+};
+
+struct CK_SESSION_INFO {
+    CK_SLOT_ID slotID;
+    CK_ULONG state;
+    CK_FLAGS flags;
+    CK_ULONG ulDeviceError;
 };
 
 struct CK_MECHANISM_INFO {
@@ -292,7 +306,7 @@ struct CK_FUNCTION_LIST {
     CK_RV (*C_OpenSession)(CK_SLOT_ID, CK_FLAGS, CK_VOID_PTR, CK_VOID_PTR, CK_SESSION_HANDLE *);
     CK_RV (*C_CloseSession)(CK_SESSION_HANDLE);
     CK_RV (*C_CloseAllSessions)(CK_SLOT_ID);
-    CK_UNUSED C_GetSessionInfo;
+    CK_RV (*C_GetSessionInfo)(CK_SESSION_HANDLE, CK_SESSION_INFO *);
     CK_UNUSED C_GetOperationState;
     CK_UNUSED C_SetOperationState;
     CK_RV (*C_Login)(CK_SESSION_HANDLE, CK_USER_TYPE, CK_UTF8CHAR *, CK_ULONG);

@@ -460,6 +460,21 @@ bool lostSession(CK_RV rv)
            rv == CKR_OPERATION_ACTIVE;
 }
 
+bool mayHideLostLogin(const Job &job)
+{
+    switch (job.rv) {
+    case CKR_OK:
+        return job.op == Op::find && job.outputLength == 0;
+    case CKR_KEY_HANDLE_INVALID:
+    case CKR_OBJECT_HANDLE_INVALID:
+    case CKR_WRAPPING_KEY_HANDLE_INVALID:
+    case CKR_UNWRAPPING_KEY_HANDLE_INVALID:
+        return true;
+    default:
+        return false;
+    }
+}
+
 bool repeatable(Op op)
 {
     switch (op) {
@@ -492,6 +507,8 @@ void perform(Session &session, Job &job) noexcept
                 (void)session.reopen();
         }
     }
+    if (mayHideLostLogin(job) && session.lostLogin())
+        job.rv = CKR_USER_NOT_LOGGED_IN;
     if (job.rv != CKR_OK) {
         job.output.clear();
         job.outputLength = 0;

@@ -1,7 +1,8 @@
 /*
  * Performs one job on one session: initialisation and operation fused, output sized without a
  * length query, recovery of the session. Runs on the session's thread. Never logs in:
- * CKR_USER_NOT_LOGGED_IN is an answer like any other.
+ * CKR_USER_NOT_LOGGED_IN is an answer like any other, also where the module only says that it knows
+ * no such object.
  */
 #pragma once
 

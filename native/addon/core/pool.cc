@@ -49,6 +49,8 @@ Failure Pool::open(SecretBytes *pin)
             anchor_.close();
             return {rv, "C_Login", ""};
         }
+        /* A module that doesn't show the login now won't show its loss either. */
+        showsLogin_ = anchor_.isLoggedIn();
     }
     bool outOfThreads = false;
     {
@@ -77,7 +79,7 @@ Failure Pool::open(SecretBytes *pin)
 
 void Pool::work()
 {
-    Session session(*module_, slot_);
+    Session session(*module_, slot_, showsLogin_);
     const CK_RV rv = session.open();
     {
         const std::lock_guard lock(stateMutex_);

@@ -73,6 +73,7 @@ private:
     unsigned wanted_;
     std::function<void()> wake_;
     Session anchor_;
+    bool showsLogin_ = false;
     BoundedQueue<std::unique_ptr<Job>> queue_;
 
     /* Start and end of the session threads. */

@@ -87,6 +87,13 @@ CK_RV Session::reopen()
     return open();
 }
 
+bool Session::isLoggedIn() const
+{
+    CK_SESSION_INFO session{};
+    return functions().C_GetSessionInfo(handle_, &session) == CKR_OK &&
+           (session.state == CKS_RO_USER_FUNCTIONS || session.state == CKS_RW_USER_FUNCTIONS);
+}
+
 void Session::settle(Activity activity)
 {
     if (!isOpen())

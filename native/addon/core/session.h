@@ -17,7 +17,11 @@ enum class Activity : uint8_t { sign, verify, encrypt, decrypt, find };
 class Session
 {
 public:
-    Session(const Module &module, CK_SLOT_ID slot) : module_(module), slot_(slot) {}
+    /* `showsLogin`: the user is logged in, and the module tells by the session's state. */
+    Session(const Module &module, CK_SLOT_ID slot, bool showsLogin = false)
+        : module_(module), slot_(slot), showsLogin_(showsLogin)
+    {
+    }
     ~Session() { close(); }
     Session(const Session &) = delete;
     Session &operator=(const Session &) = delete;
@@ -36,12 +40,21 @@ public:
      */
     void settle(Activity activity);
 
+    /* Whether the session's state is that of a logged-in user. */
+    bool isLoggedIn() const;
+    /*
+     * Whether the login is gone without the module having said so: nobody sees private objects
+     * then, and calls on them fail as if there were none.
+     */
+    bool lostLogin() const { return showsLogin_ && isOpen() && !isLoggedIn(); }
+
     const CK_FUNCTION_LIST &functions() const { return module_.functions(); }
     CK_SESSION_HANDLE handle() const { return handle_; }
 
 private:
     const Module &module_;
     CK_SLOT_ID slot_;
+    bool showsLogin_;
     CK_SESSION_HANDLE handle_ = CK_INVALID_HANDLE;
 };
 
