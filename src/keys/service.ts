@@ -7,6 +7,7 @@ import type { Deadline } from '../call.ts'
 import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { Hsm } from '../hsm/port.ts'
+import { createWhileUsable } from './admission.ts'
 import {
   type Algorithm,
   algorithms,
@@ -41,19 +42,8 @@ export interface KeyServiceParts {
 
 export function createKeyService(parts: KeyServiceParts): KeyService {
   const { catalog, hsm, partition, defaultGroup } = parts
+  const whileUsable = createWhileUsable(catalog, partition)
   const arnOf = (entry: KeyEntry): string => renderKeyArn(partition, entry.key)
-
-  /** The state is asked again when the call leaves a queue, so that DisableKey holds for calls that still wait. */
-  function whileUsable(entry: KeyEntry, deadline: Deadline): Deadline {
-    return {
-      atMs: deadline.atMs,
-      admit() {
-        deadline.admit?.()
-        const now = catalog.peekKey(entry.key)
-        if (now !== undefined && now !== entry) requireUsable(arnOf(now), now)
-      },
-    }
-  }
 
   function requireUsage(entry: KeyEntry, usage: KeyEntry['key']['usage'], operation: string): void {
     if (entry.key.usage === usage) return
@@ -110,7 +100,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     const input = { prefix: header, context: encodeEncryptionContext(context), data: plaintext }
     return Buffer.concat([
       header,
-      await hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, whileUsable(entry, deadline)),
+      await whileUsable(entry, deadline, (limit) => hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, limit)),
     ])
   }
 
@@ -120,7 +110,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       throw new GatewayError('CiphertextInvalid')
     }
     const input = { prefix: blob.header, context: encodeEncryptionContext(context), data: blob.sealed }
-    return hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, whileUsable(entry, deadline))
+    return whileUsable(entry, deadline, (limit) => hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, limit))
   }
 
   const service: KeyService = {
@@ -186,7 +176,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
         requireNoContext(request.context)
         if (request.ciphertext.length !== specs[entry.key.spec].widthBytes) throw new GatewayError('CiphertextInvalid')
         const key = hsmKeyOf(entry, currentMaterial(entry))
-        plaintext = await hsm.decrypt(key, algorithm.hsm, { data: request.ciphertext }, whileUsable(entry, deadline))
+        const input = { data: request.ciphertext }
+        plaintext = await whileUsable(entry, deadline, (limit) => hsm.decrypt(key, algorithm.hsm, input, limit))
       }
       if (request.dryRun) {
         plaintext.fill(0)
@@ -211,12 +202,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const algorithm = prepareSignature(entry, request, 'Sign')
       if (request.dryRun) throw new GatewayError('DryRun')
       const input = moduleInput(algorithm, request.message, request.messageType)
-      const raw = await hsm.sign(
-        hsmKeyOf(entry, currentMaterial(entry)),
-        algorithm.hsm,
-        input,
-        whileUsable(entry, deadline),
-      )
+      const key = hsmKeyOf(entry, currentMaterial(entry))
+      const raw = await whileUsable(entry, deadline, (limit) => hsm.sign(key, algorithm.hsm, input, limit))
       return { signature: algorithm.family === 'ecdsa' ? encodeEcdsaSignature(raw) : raw }
     },
 
@@ -234,7 +221,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const algorithm = requireAlgorithm(entry, 'mac', request.algorithm)
       if (request.dryRun) throw new GatewayError('DryRun')
       const key = hsmKeyOf(entry, currentMaterial(entry))
-      return hsm.mac(key, algorithm.hsm, request.message, whileUsable(entry, deadline))
+      return whileUsable(entry, deadline, (limit) => hsm.mac(key, algorithm.hsm, request.message, limit))
     },
 
     async verifyMac(entry, request, deadline) {
