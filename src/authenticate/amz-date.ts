@@ -11,8 +11,17 @@ const basicForm = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/
 /** IMF-fixdate of RFC 9110, section 5.6.7. */
 const httpForm = /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/
 
-/** Undefined when the text is neither form or names no real moment. */
+let last: AmzDate = { text: '', atMs: 0 }
+
+/** Undefined when the text is neither form or names no real moment. Requests of one second share their date: the last is kept. */
 export function parseAmzDate(text: string): AmzDate | undefined {
+  if (text === last.text && text !== '') return last
+  const date = parse(text)
+  if (date !== undefined) last = date
+  return date
+}
+
+function parse(text: string): AmzDate | undefined {
   const match = basicForm.exec(text)
   if (match !== null) {
     const [, year, month, day, hour, minute, second] = match

@@ -38,20 +38,14 @@ export function parseAuthorization(header: string, hasDate: boolean): SigV4Autho
     const text = part.trim()
     const equals = text.indexOf('=')
     if (equals < 0) throw incomplete(missingEqualSign(header))
-    const name = parameters.find((parameter) => text.startsWith(parameter) && equals === parameter.length)
-    if (name === undefined) continue
+    const name = text.slice(0, equals)
+    if (!isParameter(name)) continue
     if (found[name] !== undefined) throw incomplete(`Authorization header has more than one '${name}' parameter.`)
     found[name] = text.slice(equals + 1)
   }
-  const missing = parameters
-    .filter((name) => !found[name])
-    .map((name) => `Authorization header requires '${name}' parameter.`)
-  if (!hasDate) {
-    missing.push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
-  }
-  if (missing.length > 0) throw incomplete(`${missing.join(' ')} Authorization=${algorithm}`)
+  const { Credential, Signature, SignedHeaders } = found
+  if (!Credential || !Signature || !SignedHeaders || !hasDate) throw incomplete(missingParts(found, hasDate))
 
-  const { Credential, SignedHeaders, Signature } = found as Record<Parameter, string>
   const elements = Credential.split('/')
   if (elements.length !== 5 || elements.includes('')) {
     throw incomplete(
@@ -60,6 +54,18 @@ export function parseAuthorization(header: string, hasDate: boolean): SigV4Autho
   }
   const [accessKeyId, date, region, service, terminator] = elements as [string, string, string, string, string]
   return { accessKeyId, date, region, service, terminator, signedHeaders: SignedHeaders, signature: Signature }
+}
+
+function isParameter(name: string): name is Parameter {
+  return name === 'Credential' || name === 'Signature' || name === 'SignedHeaders'
+}
+
+function missingParts(found: Partial<Record<Parameter, string>>, hasDate: boolean): string {
+  const missing = parameters
+    .filter((name) => !found[name])
+    .map((name) => `Authorization header requires '${name}' parameter.`)
+  if (!hasDate) missing.push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
+  return `${missing.join(' ')} Authorization=${algorithm}`
 }
 
 function missingEqualSign(header: string): string {

@@ -76,8 +76,11 @@ export function canonicalValue(value: string): string {
   return trimmed.includes('  ') || trimmed.includes('\t') ? trimmed.split(/[ \t]+/).join(' ') : trimmed
 }
 
+const root = Object.freeze({ path: '/', query: '' })
+
 /** Splits a request target into path and query; an absolute form (RFC 9112, section 3.2.2) loses scheme and authority. */
 export function splitTarget(target: string): { readonly path: string; readonly query: string } {
+  if (target === '/') return root
   let origin = target
   if (!origin.startsWith('/')) {
     const authority = origin.indexOf('://')
