@@ -49,10 +49,9 @@ export function parseConfig(text: string, file: string, environment: Environment
   try {
     document = JSON.parse(text)
   } catch (cause) {
-    throw new ProblemsError(
-      [{ at: file, cause: `is not JSON${placeOf(cause, text)}`, remedy: 'correct the syntax there' }],
-      { cause },
-    )
+    throw new ProblemsError([{ at: file, cause: `is not JSON${placeOf(text)}`, remedy: 'correct the syntax there' }], {
+      cause,
+    })
   }
   const { values, problems } = parseSections(document, path.dirname(file))
   if (problems.length > 0) throw new ProblemsError(problems)
@@ -153,12 +152,34 @@ function unreadable(file: string, code: string | undefined): Problem {
   return { at: file, cause: `cannot be read (${code ?? 'unknown error'})`, remedy }
 }
 
-/** Line and column of a JSON syntax error. The parser's own message quotes the file, which might hold a misplaced secret. */
-function placeOf(error: unknown, text: string): string {
-  const position = /at position (\d+)/.exec(String(error))?.[1]
-  if (position === undefined) return text.trim() === '' ? ': it is empty' : ': it ends too early'
-  const before = text.slice(0, Number(position)).split('\n')
+/**
+ * Line and column of a JSON syntax error. The parser's own message often has neither, and quotes the file, which might hold a
+ * misplaced secret; so the shortest text that is wrong before its end is searched for.
+ */
+function placeOf(text: string): string {
+  if (text.trim() === '') return ': it is empty'
+  if (!isWrongBeforeItsEnd(text)) return ': it ends too early'
+  let right = 0
+  let wrong = text.length
+  while (wrong - right > 1) {
+    const middle = (right + wrong) >> 1
+    if (isWrongBeforeItsEnd(text.slice(0, middle))) wrong = middle
+    else right = middle
+  }
+  const before = text.slice(0, wrong - 1).split('\n')
   return ` (line ${before.length}, column ${before.at(-1)!.length + 1})`
+}
+
+function isWrongBeforeItsEnd(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return false
+  } catch (error) {
+    const message = String(error)
+    const position = /at position (\d+)/.exec(message)?.[1]
+    if (/Unexpected end of JSON|Unterminated string/.test(message)) return false
+    return position === undefined || Number(position) < text.length
+  }
 }
 
 function deepFreeze<T>(value: T): T {
