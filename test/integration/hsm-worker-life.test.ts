@@ -206,6 +206,20 @@ describe('a worker whose token changes', () => {
     expect((await manage.ask('attributes', keyFields(key))).object).toBeNull()
   })
 
+  it('remembers the public key of a curve key in the token, for a lost answer or a lost catalog', async () => {
+    for (const spec of ['ECC_NIST_P384', 'ECC_NIST_EDWARDS25519', 'RSA_2048'] as const) {
+      const key = await generateKey(manage, { spec, usage: 'SIGN_VERIFY' })
+      for (const worker of [manage, serve]) {
+        const { publicKey, spec: found } = (await worker.ask('attributes', keyFields(key))).object as ObjectSummary
+        expect(found).toBe(spec)
+        expect(key.publicKey.equals(publicKey as Uint8Array)).toBe(true)
+      }
+      const { objects } = await manage.ask('enumerate', {})
+      const ours = (objects as ObjectSummary[]).filter(({ objectId }) => key.objectId.equals(objectId))
+      expect(ours).toHaveLength(1)
+    }
+  })
+
   it('does not make a second object of an id', async () => {
     const objectId = randomBytes(16)
     await generateKey(manage, { spec: 'HMAC_256', usage: 'GENERATE_VERIFY_MAC', objectId })

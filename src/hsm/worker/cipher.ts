@@ -4,7 +4,7 @@
  * Sealed bytes: u8 saltLen, salt, u8 ivLen, iv, ciphertext, tag of 16. Additional data: prefix, then saltLen .. iv (without an IV that
  * the module makes), then context. IVs are random, 96 bits. Everything that can be wrong with a ciphertext is one `CiphertextInvalid`.
  */
-import { constants, createPublicKey, publicEncrypt, randomFillSync } from 'node:crypto'
+import { randomFillSync } from 'node:crypto'
 import type { Request } from '../frames.ts'
 import type { CipherAlgorithm } from '../port.ts'
 import { type JobOp, jobOp, paramKind } from './addon.ts'
@@ -12,9 +12,8 @@ import { CKM } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
-import { lacksParameters, oaepEntries } from './mechanisms.ts'
+import { Oaep } from './oaep.ts'
 import { asBuffer, isStale, type KeyRef, type Objects } from './objects.ts'
-import { readPublicKey } from './public-keys.ts'
 import { saltBytes, type WorkingKey, type WorkingKeys } from './working-keys.ts'
 
 export const ivBytes = 12
@@ -101,12 +100,14 @@ export class Cipher {
   readonly #objects: Objects
   readonly #workingKeys: WorkingKeys
   readonly #facts: Facts
+  readonly #oaep: Oaep
 
   constructor(jobs: Jobs, objects: Objects, workingKeys: WorkingKeys, facts: Facts) {
     this.#jobs = jobs
     this.#objects = objects
     this.#workingKeys = workingKeys
     this.#facts = facts
+    this.#oaep = new Oaep(jobs, objects, facts)
   }
 
   encrypt(call: Call, key: KeyRef, algorithm: CipherAlgorithm, input: Input, op: EncryptOp): Promise<Buffer> {
@@ -114,14 +115,14 @@ export class Cipher {
     checkUse(key, algorithm)
     if (algorithm === 'SEAL') return this.#seal(call, key, input, op)
     if (algorithm === 'AES_GCM') return this.#gcmEncrypt(call, key, input, op)
-    return this.#oaepEncrypt(call, key, algorithm, input.data, op)
+    return this.#oaep.encrypt(call, key, algorithm, input.data, op === jobOp.encryptVerify)
   }
 
   decrypt(call: Call, key: KeyRef, algorithm: CipherAlgorithm, input: Input): Promise<Buffer> {
     checkUse(key, algorithm)
     if (algorithm === 'SEAL') return this.#open(call, key, input)
     if (algorithm === 'AES_GCM') return this.#gcmDecrypt(call, key, input)
-    return this.#oaepDecrypt(call, key, algorithm, asBuffer(input.data))
+    return this.#oaep.decrypt(call, key, algorithm, asBuffer(input.data))
   }
 
   async #seal(call: Call, key: KeyRef, input: Input, op: EncryptOp): Promise<Buffer> {
@@ -232,55 +233,6 @@ export class Cipher {
     const params = sealParams(noBytes, undefined, iv, input.context, 'caller')
     const result = await this.#objects.run(call, key, jobOp.decrypt, CKM.aesGcm, params, body, null, body.length)
     return this.#output(call, jobOp.decrypt, result)
-  }
-
-  /** A public-key operation: done here with the modulus that the private object shows. */
-  async #oaepEncrypt(
-    call: Call,
-    key: KeyRef,
-    algorithm: keyof typeof oaepEntries,
-    data: Uint8Array,
-    op: EncryptOp,
-  ): Promise<Buffer> {
-    const object = await this.#objects.find(call, key)
-    const spki = await readPublicKey(this.#jobs, call, object.handle, key.shape)
-    if (spki === undefined) throw refusal('Unsupported', 'the token does not show the public key')
-    const publicKey = createPublicKey({ key: spki, format: 'der', type: 'spki' })
-    const { hash } = oaepEntries[algorithm]
-    const hashBytes = hash === 'sha1' ? 20 : 32
-    if (data.length > (key.shape.modulusBits as number) / 8 - 2 * hashBytes - 2) {
-      throw refusal('ValidationFailed', 'plaintext too long for the key')
-    }
-    const ciphertext = publicEncrypt(
-      { key: publicKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: hash },
-      data,
-    )
-    if (op === jobOp.encryptVerify) {
-      const back = await this.#oaepDecrypt(call, key, algorithm, ciphertext)
-      const isSame = back.equals(data)
-      back.fill(0)
-      if (!isSame) throw refusal('HsmFailure', 'the module does not decrypt to what was encrypted', 'D')
-    }
-    return ciphertext
-  }
-
-  async #oaepDecrypt(call: Call, key: KeyRef, algorithm: keyof typeof oaepEntries, data: Buffer): Promise<Buffer> {
-    const modulusBytes = (key.shape.modulusBits as number) / 8
-    if (data.length !== modulusBytes) throw invalid()
-    const { params, hashAlg } = oaepEntries[algorithm]
-    const mayBeRaw = algorithm === 'RSAES_OAEP_SHA_256'
-    if (!(mayBeRaw && this.#facts.oaepSha256 === 'raw')) {
-      const op = jobOp.decrypt
-      const result = await this.#objects.run(call, key, op, CKM.rsaPkcsOaep, params, data, null, modulusBytes)
-      if (!mayBeRaw || this.#facts.oaepSha256 !== 'unknown' || !lacksParameters.has(result.rv)) {
-        if (result.rv === 0 && mayBeRaw) this.#facts.oaepSha256 = 'native'
-        return this.#output(call, op, result)
-      }
-    }
-    const op = jobOp.oaepDecrypt
-    const result = await this.#objects.run(call, key, op, hashAlg, null, data, null, modulusBytes)
-    if (result.rv === 0) this.#facts.oaepSha256 = 'raw'
-    return this.#output(call, op, result)
   }
 
   #output(call: Call, op: JobOp, result: JobResult): Buffer {

@@ -36,6 +36,7 @@ export const CKA = {
   modulus: 0x120,
   modulusBits: 0x121,
   publicExponent: 0x122,
+  publicKeyInfo: 0x129,
   valueLen: 0x161,
   extractable: 0x162,
   local: 0x163,

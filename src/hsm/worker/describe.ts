@@ -39,6 +39,7 @@ const described = encodeAttributeTypes([
   CKA.publicExponent,
   CKA.ecParams,
   CKA.ecPoint,
+  CKA.publicKeyInfo,
   CKA.valueLen,
   ...usageNames.map(([type]) => type),
 ])

@@ -8,14 +8,17 @@ import { CKK, CKM } from './cryptoki.ts'
 export interface Curve {
   /** `namedCurve` of node:crypto. */
   readonly node: string
+  /** Name in `asymmetricKeyDetails`. */
+  readonly opensslName: string
   /** DER of the object identifier: CKA_EC_PARAMS. */
   readonly params: Buffer
   /** Bytes of a field element. */
   readonly fieldBytes: number
 }
 
-const curve = (node: string, paramsHex: string, fieldBytes: number): Curve => ({
+const curve = (node: string, opensslName: string, paramsHex: string, fieldBytes: number): Curve => ({
   node,
+  opensslName,
   params: Buffer.from(paramsHex, 'hex'),
   fieldBytes,
 })
@@ -72,10 +75,10 @@ export const keyShapes: Readonly<Partial<Record<KeySpec, KeyShape>>> = {
   RSA_2048: rsa(2048),
   RSA_3072: rsa(3072),
   RSA_4096: rsa(4096),
-  ECC_NIST_P256: ec(curve('P-256', '06082a8648ce3d030107', 32), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
-  ECC_NIST_P384: ec(curve('P-384', '06052b81040022', 48), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
-  ECC_NIST_P521: ec(curve('P-521', '06052b81040023', 66), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
-  ECC_SECG_P256K1: ec(curve('secp256k1', '06052b8104000a', 32), ['SIGN_VERIFY']),
+  ECC_NIST_P256: ec(curve('P-256', 'prime256v1', '06082a8648ce3d030107', 32), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
+  ECC_NIST_P384: ec(curve('P-384', 'secp384r1', '06052b81040022', 48), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
+  ECC_NIST_P521: ec(curve('P-521', 'secp521r1', '06052b81040023', 66), ['SIGN_VERIFY', 'KEY_AGREEMENT']),
+  ECC_SECG_P256K1: ec(curve('secp256k1', 'secp256k1', '06052b8104000a', 32), ['SIGN_VERIFY']),
   ECC_NIST_EDWARDS25519: {
     objectClass: 'private',
     keyType: CKK.ecEdwards,

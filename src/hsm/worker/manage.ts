@@ -19,7 +19,7 @@ import type { Call, Jobs } from './jobs.ts'
 import type { KeyShape } from './key-shapes.ts'
 import type { OpenToken } from './login.ts'
 import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
-import { readPublicKey } from './public-keys.ts'
+import { readPublicKey, writePublicKey } from './public-keys.ts'
 import { algorithmOf, createdFields } from './serve.ts'
 import {
   constructionOf,
@@ -145,6 +145,7 @@ export class Managing {
         throw refusal('HsmFailure', 'the module shows no public key', 'B')
       }
       await this.#readBack(call, privateHandle)
+      await writePublicKey(this.#jobs, call, privateHandle, publicKey)
       return { session: 0, construction, publicKey }
     } finally {
       this.#ask(call, () => this.#token.destroy(publicHandle))

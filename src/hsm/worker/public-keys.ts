@@ -1,14 +1,15 @@
 /**
  * Public keys as the token shows them: attributes of a public or private object to SubjectPublicKeyInfo. Read back, never assumed.
  */
+import { createPublicKey } from 'node:crypto'
 import { jobOp } from './addon.ts'
 import { CKA, CKK } from './cryptoki.ts'
 import type { Call, Jobs } from './jobs.ts'
 import type { KeyShape } from './key-shapes.ts'
-import { decodeAttributes, encodeAttributeTypes } from './pack.ts'
+import { decodeAttributes, encodeAttributeTypes, encodeTemplate } from './pack.ts'
 import { decodeEcPoint, ecPublicKey, ed25519Bytes, ed25519PublicKey, rsaPublicKey } from './spki.ts'
 
-const publicTypes = encodeAttributeTypes([CKA.modulus, CKA.publicExponent, CKA.ecPoint])
+const publicTypes = encodeAttributeTypes([CKA.modulus, CKA.publicExponent, CKA.ecPoint, CKA.publicKeyInfo])
 const publicBytesMax = 4096
 
 /** `undefined` when the object does not show its public key (an EC private key of most modules). */
@@ -27,16 +28,47 @@ export async function readPublicKey(
   return publicKeyOf(shape, decodeAttributes(output))
 }
 
-/** @throws TypeError when the attributes do not fit the shape. */
+/**
+ * From the key's own numbers; else from CKA_PUBLIC_KEY_INFO, which newer modules fill in for private keys and which `writePublicKey` fills
+ * in for ours.
+ * @throws TypeError when the attributes do not fit the shape.
+ */
 export function publicKeyOf(shape: KeyShape, attributes: ReadonlyMap<number, Buffer | null>): Buffer | undefined {
   if (shape.keyType === CKK.rsa) {
     const modulus = attributes.get(CKA.modulus)
     const exponent = attributes.get(CKA.publicExponent)
-    return modulus?.length && exponent?.length ? rsaPublicKey(modulus, exponent) : undefined
+    if (modulus?.length && exponent?.length) return rsaPublicKey(modulus, exponent)
+    return recorded(shape, attributes)
   }
   const point = attributes.get(CKA.ecPoint)
-  if (!point?.length) return undefined
+  if (!point?.length) return recorded(shape, attributes)
   const { curve } = shape
   if (curve === undefined) return ed25519PublicKey(decodeEcPoint(point, ed25519Bytes))
   return ecPublicKey(curve, decodeEcPoint(point, 1 + 2 * curve.fieldBytes))
+}
+
+/** A SubjectPublicKeyInfo that somebody recorded: taken only when it is a key of this shape. */
+function recorded(shape: KeyShape, attributes: ReadonlyMap<number, Buffer | null>): Buffer | undefined {
+  const spki = attributes.get(CKA.publicKeyInfo)
+  if (!spki?.length) return undefined
+  try {
+    const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+    const { curve, modulusBits } = shape
+    if (modulusBits !== undefined) {
+      return asymmetricKeyType === 'rsa' && asymmetricKeyDetails?.modulusLength === modulusBits ? spki : undefined
+    }
+    if (curve === undefined) return asymmetricKeyType === 'ed25519' ? spki : undefined
+    return asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === curve.opensslName ? spki : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Records the public key with its private object: an EC private key shows none of its own, and after a lost answer or a lost catalog the
+ * token alone can tell. Modules that refuse go without.
+ */
+export async function writePublicKey(jobs: Jobs, call: Call, handle: bigint, spki: Buffer): Promise<void> {
+  const aux = encodeTemplate([[CKA.publicKeyInfo, spki]])
+  await jobs.attempt(call, jobOp.setAttributes, { key: handle, aux })
 }
