@@ -1,0 +1,41 @@
+/** `hsmgate serve`: runs the gateway of a configuration until it is told to stop. */
+import type { Command } from 'commander'
+import { addAction } from '../action.ts'
+import { loadRunnableConfig } from '../effective-config.ts'
+import { runGateway } from '../run-gateway.ts'
+import { formatFields, show, type Terminal } from '../terminal.ts'
+
+export function addServe(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('serve')
+    .description('run the gateway; SIGTERM or Ctrl-C drains and ends it, SIGHUP reads the configuration again')
+  addAction(command, async (options) => {
+    const { openGateway } = await import('../../gateway.ts')
+    await runGateway(terminal, {
+      load: () => loadRunnableConfig(options, terminal),
+      open: openGateway,
+      async ready({ endpoints }, { file }) {
+        show(
+          terminal,
+          options,
+          { ready: true, endpoints },
+          () => `hsmgate serves ${file}\n${formatEndpoints(endpoints)}`,
+        )
+      },
+    })
+  })
+}
+
+/** Endpoints that are open, one a line. */
+export function formatEndpoints(endpoints: {
+  readonly kms?: string
+  readonly operator?: string
+  readonly operatorSocket: string
+}): string {
+  const { kms, operator, operatorSocket } = endpoints
+  return formatFields([
+    ...(kms === undefined ? [] : [['  KMS', kms] as const]),
+    ...(operator === undefined ? [] : [['  operator', `${operator}/metrics, /healthz, /readyz`] as const]),
+    ['  socket', operatorSocket],
+  ])
+}
