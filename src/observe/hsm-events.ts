@@ -30,7 +30,7 @@ export function observeHsmEvents(metrics: Metrics, logger: Logger, limit: LineLi
       const leftOut = limit.take(`worker ${id}`)
       if (leftOut === undefined) return
       const fields = { worker: id, token, role, line: line.slice(0, maxWorkerLineChars) }
-      logger.warn({ ...fields, ...(leftOut > 0 && { leftOut }) }, 'a worker wrote to standard error')
+      logger[levelOf(line)]({ ...fields, ...(leftOut > 0 && { leftOut }) }, 'a worker wrote to standard error')
     },
     pinRefused(token, name) {
       metrics.pinRefused.set({ token }, 1)
@@ -76,4 +76,10 @@ export function observeHsmEvents(metrics: Metrics, logger: Logger, limit: LineLi
       if (leftOut !== undefined) logger.warn({ token, state, openMs }, 'breaker of the token changed')
     },
   }
+}
+
+/** Workers write JSON lines with a level; whatever else comes out of them is the module's own and worth a look. */
+function levelOf(line: string): 'info' | 'warn' | 'error' {
+  const [, level] = /^\{"level":"(info|warn|error)",/.exec(line) ?? []
+  return (level as 'info' | 'warn' | 'error' | undefined) ?? 'warn'
 }
