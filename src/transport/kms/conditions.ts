@@ -24,7 +24,7 @@ function callContext(scope: Scope): MutableContext {
   const { source } = scope
   return new Map([
     ['aws:sourceip', source.ip],
-    ['aws:useragent', source.userAgent],
+    ...(source.userAgent === '' ? [] : [['aws:useragent', source.userAgent] as const]),
     ['aws:securetransport', source.tls === undefined ? 'false' : 'true'],
     ['aws:requestedregion', scope.region],
   ])

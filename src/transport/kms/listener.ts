@@ -168,7 +168,8 @@ function send(reply: FastifyReply, requestId: string, response: WireResponse, en
     'Content-Length': body.length,
     ...(endsConnection ? { Connection: 'close' } : {}),
   })
-  reply.raw.end(body)
+  // The body may hold a plaintext; once the system has it, this copy goes.
+  reply.raw.end(body, () => body.fill(0))
   return reply
 }
 

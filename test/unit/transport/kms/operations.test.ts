@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Demand, Principal } from '../../../../src/call.ts'
 import type { KeyEntry } from '../../../../src/catalog/catalog.ts'
@@ -255,6 +256,57 @@ describe('rules that need no key', () => {
     expect(refusal('Decrypt', { DryRun: true, ...modifiers })).toMatchObject({ __type: 'ValidationException' })
     expect(refusal('Decrypt', { DryRun: true, KeyId: 'k', ...modifiers })).toBe('accepted')
   })
+})
+
+describe('any JSON', () => {
+  const names = [
+    'KeyId',
+    'Plaintext',
+    'CiphertextBlob',
+    'EncryptionContext',
+    'GrantTokens',
+    'NumberOfBytes',
+    'KeySpec',
+    'KeyUsage',
+    'Origin',
+    'Policy',
+    'Tags',
+    'TagKeys',
+    'AliasName',
+    'TargetKeyId',
+    'Limit',
+    'Marker',
+    'Message',
+    'Recipient',
+    'DryRun',
+    'DryRunModifiers',
+    'PendingWindowInDays',
+    '__proto__',
+  ]
+  const value = fc.oneof(
+    fc.jsonValue(),
+    fc.constantFrom(keyId, 'alias/a', 'AES_256', 'RSA_2048', 'SIGN_VERIFY', 'aGk=', 7, 1000, true),
+    fc.array(fc.record({ TagKey: fc.string(), TagValue: fc.jsonValue() }), { maxLength: 3 }),
+  )
+
+  it.each([...createOperations(partsOf({})).keys()])(
+    'is parsed or refused by %s in modelled words, and recorded without harm',
+    (name) => {
+      const row = operation(name)
+      fc.assert(
+        fc.property(fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 8 }), (request) => {
+          try {
+            const record = row.record(row.parse(bodyOf(request)))
+            expect(typeof JSON.stringify(record)).toBe('string')
+          } catch (error) {
+            expect(error).toBeInstanceOf(GatewayError)
+            expect(renderError(error).status).toBe(400)
+          }
+        }),
+        { numRuns: 150 },
+      )
+    },
+  )
 })
 
 describe('demands', () => {
