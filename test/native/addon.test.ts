@@ -15,6 +15,7 @@ import {
   encodeTemplate,
   type Template,
 } from '../../src/hsm/worker/pack.ts'
+import { createShimmedToken } from '../support/shim.ts'
 import { createToken, openClient, slotOf, userPin } from './pool-client.ts'
 
 const addon = loadAddon()
@@ -305,6 +306,16 @@ describe('the end of an environment', () => {
   })
 })
 
+describe('a hung module', () => {
+  it('does not keep the process from exiting with its own status', async () => {
+    await using hung = await createShimmedToken()
+    hung.rules(['C_GenerateRandom hang'])
+    const ended = await runEdge('exit-while-hung', hung.module, hung.env)
+    expect([ended.code, ended.signal, ended.stderr]).toEqual([7, null, ''])
+    expect(hung.hits(0)).toBe(1)
+  })
+})
+
 describe('peerCredentials', () => {
   it('names the process at the other end of a Unix socket', async () => {
     const server = net.createServer().listen(path.join(token.directory, 'peer.sock'))
@@ -361,8 +372,11 @@ describe('wipe', () => {
 
 const edges = fileURLToPath(new URL('edges.ts', import.meta.url))
 
-async function runEdge(scenario: string, argument = '') {
-  const child = spawn(process.execPath, [edges, scenario, argument], { stdio: ['ignore', 'pipe', 'pipe'] })
+async function runEdge(scenario: string, argument = '', env: NodeJS.ProcessEnv = {}) {
+  const child = spawn(process.execPath, [edges, scenario, argument], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const [stdout, stderr, [code, signal]] = await Promise.all([
     child.stdout.toArray().then(String),
     child.stderr.toArray().then(String),

@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { isMainThread, parentPort, Worker } from 'node:worker_threads'
 import { jobOp, loadAddon } from '../../src/hsm/worker/addon.ts'
@@ -29,6 +30,15 @@ const scenarios: Record<string, (argument: string) => Promise<void> | void> = {
   },
   async 'exit-under-load'() {
     load(await open(), 4000)
+    process.exit(7)
+  },
+  /** The module at `path` hangs in C_GenerateRandom. */
+  async 'exit-while-hung'(path) {
+    const module = addon.openModule(path)
+    const { slot } = module.slots().find(({ label }) => label === 'hsmgate-test')!
+    const { pool, run } = await openClient(module, slot, 1, null)
+    void run({ op: jobOp.random, outMax: 8 })
+    while (pool.depth().busy === 0) await nextTurn()
     process.exit(7)
   },
   'exit-while-opening'() {

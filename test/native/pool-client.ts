@@ -63,7 +63,12 @@ export function slotOf(module: NativeModule, label: string): bigint {
   return module.slots().find((slot) => slot.label === label)!.slot
 }
 
-export async function openClient(module: NativeModule, slot: bigint, sessions = 2): Promise<PoolClient> {
+export async function openClient(
+  module: NativeModule,
+  slot: bigint,
+  sessions = 2,
+  pin: string | null = userPin,
+): Promise<PoolClient> {
   const waiting = new Map<number, (result: Result) => void>()
   let lastId = 0
   let batches = 0
@@ -82,7 +87,7 @@ export async function openClient(module: NativeModule, slot: bigint, sessions = 
       })
     }
   }
-  const pool = await module.openPool({ slot, sessions, pin: Buffer.from(userPin), onCompletions })
+  const pool = await module.openPool({ slot, sessions, pin: pin === null ? null : Buffer.from(pin), onCompletions })
   const run = (work: Work) =>
     new Promise<Result>((resolve) => {
       const id = ++lastId
