@@ -3,7 +3,7 @@
  * under an HSM key, and unsealed into the credential store that authentication reads. Writers are serialised by the catalog.
  */
 import { randomBytes } from 'node:crypto'
-import type { CredentialStore } from './authenticate/credentials.ts'
+import type { CredentialStore } from './authenticate/authenticate.ts'
 import { PolicyError, parsePolicy } from './authorize/authorize.ts'
 import type { Principal } from './call.ts'
 import type { AccessKeyRecord, Catalog, PrincipalRecord } from './catalog/catalog.ts'

@@ -29,6 +29,17 @@ export interface CredentialSource {
   find(accessKeyId: string): Credential | undefined | Promise<Credential | undefined>
 }
 
+/** The credentials in memory, as their administration changes them. */
+export interface CredentialStore extends CredentialSource, Disposable {
+  find(accessKeyId: string): Credential | undefined
+  /** Takes the credential over; an older one of the same id is wiped. */
+  put(credential: Credential): void
+  drop(accessKeyId: string): void
+  /** Drops every credential of a principal; answers their ids. */
+  dropPrincipal(arn: string): readonly string[]
+  readonly size: number
+}
+
 export interface SignedRequest {
   readonly method: string
   /** Request target as received. */

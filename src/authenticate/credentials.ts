@@ -2,17 +2,7 @@
  * The credentials that authentication looks up: unsealed once at start, kept in memory, dropped (and wiped) when a key or its user is
  * disabled. Nothing here calls the HSM, so that a token that is down never stops authentication.
  */
-import type { Credential, CredentialSource } from './authenticate.ts'
-
-export interface CredentialStore extends CredentialSource, Disposable {
-  find(accessKeyId: string): Credential | undefined
-  /** Takes the credential over; an older one of the same id is wiped. */
-  put(credential: Credential): void
-  drop(accessKeyId: string): void
-  /** Drops every credential of a principal; answers their ids. */
-  dropPrincipal(arn: string): readonly string[]
-  readonly size: number
-}
+import type { Credential, CredentialStore } from './authenticate.ts'
 
 /** `dropped` is told of every access key that ends, so that what was derived from its secret can be wiped too. */
 export function createCredentialStore(dropped: (accessKeyId: string) => void = () => {}): CredentialStore {
