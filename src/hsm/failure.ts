@@ -5,11 +5,15 @@
 import { type ErrorCode, GatewayError } from '../error.ts'
 import type { OperationName, WorkerFailure } from './frames.ts'
 
-/** `elsewhere`: once more on another worker. `replace`: the same, and the worker is replaced. `breaker`: the token is down. */
-export type Step = 'fail' | 'elsewhere' | 'replace' | 'back-off' | 'breaker' | 'operator'
+/**
+ * `elsewhere`: once more on another worker; three in a row replace the worker. `look-elsewhere`: once more, without blame, as the object may be
+ * gone for all. `replace`: once more, and the worker is replaced. `breaker`: the token is down.
+ */
+export type Step = 'fail' | 'elsewhere' | 'look-elsewhere' | 'replace' | 'back-off' | 'breaker' | 'operator'
 
 const steps: Readonly<Record<string, Step>> = {
   S: 'elsewhere',
+  H: 'look-elsewhere',
   L: 'replace',
   I: 'replace',
   T: 'back-off',

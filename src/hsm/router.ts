@@ -54,7 +54,8 @@ const longestServeMs = 2000
 /** A worker gets at least this long: below it the machine's own scheduling would kill healthy workers. */
 const shortestServeMs = 250
 const maxQueued: Readonly<Record<Lane, number>> = { hot: 8192, admin: 256, manage: 256 }
-const maxThrottles = 2
+/** Pauses double from 20 ms, so this many take about 0.6 s; of a module that refuses one call in five, one call in 16,000 is lost. */
+const maxThrottles = 5
 const maxStrikes = 3
 
 export function createRouter(options: RouterOptions): Router {
@@ -304,16 +305,20 @@ export function createRouter(options: RouterOptions): Router {
       if (step === 'elsewhere' && ++worker.strikes === maxStrikes)
         options.replace(worker, `${maxStrikes} × ${failure.detail}`)
       if (step === 'back-off') worker.window = Math.max(1, worker.window / 2)
-      retry = (step === 'elsewhere' || step === 'replace') && call.retries === 0
+      retry = (step === 'elsewhere' || step === 'look-elsewhere' || step === 'replace') && call.retries === 0
     }
     if (call.state !== 'open' || call.live > 0) return // another attempt decides
     const movable = call.pinnedTo === undefined && call.rule.replay !== 'never'
     if (movable && retry) {
       call.retries++
       sendAgain(call, worker, 'failure')
-    } else if (movable && step === 'back-off' && call.throttles < maxThrottles) {
+      return
+    }
+    const pauseMs = (20 << call.throttles) * (0.5 + Math.random())
+    const hasTime = performance.now() + pauseMs < call.deadlineAtMs
+    if (movable && step === 'back-off' && call.throttles < maxThrottles && hasTime) {
       call.throttles++
-      sendAgain(call, worker, 'throttled', (10 << call.throttles) * (0.5 + Math.random()))
+      sendAgain(call, worker, 'throttled', pauseMs)
     } else fail(call, errorOf(failure, call.operation), hsmMicros / 1000)
   }
 
