@@ -117,6 +117,14 @@ describe('createKmsDoor', () => {
     expect(Math.abs(Date.parse(headers.get('date') ?? '') - Date.now())).toBeLessThan(60_000)
   })
 
+  it('sends text beyond ASCII whole', async () => {
+    const KeyId = 'Schlüssel – 鍵 🔑'
+    const { client } = await start(() => ({ members: { Keys: [{ KeyId, KeyArn: 'a' }], Truncated: false } }))
+    const { Keys } = await client.send(new ListKeysCommand({}))
+    expect(Keys?.[0]?.KeyId).toBe(KeyId)
+    await expect(client.send(new ListKeysCommand({}))).resolves.toBeDefined()
+  })
+
   it('answers nothing with an empty body', async () => {
     const { client } = await start(() => ({ members: null }))
     const output = await client.send(new ListKeysCommand({}))
