@@ -179,9 +179,8 @@ describe('start', () => {
     const [group] = bench.hsm.groups()
     expect(group).toMatchObject({ ready: false })
     expect(group!.tokens[0]!.trouble).toContain(`${module} does not exist: install it or correct tokens.t.module`)
-    const before = performance.now()
-    expect(await codeOf(bench.sign({ do: 'answer' }))).toBe('KeyUnavailable')
-    expect(performance.now() - before).toBeLessThan(1000)
+    // At once: a call that waited for its deadline would outlive the test.
+    expect(await codeOf(bench.sign({ do: 'answer' }, 60_000))).toBe('KeyUnavailable')
     const ready = bench.events.filter(({ name }) => name === 'workerReady').length
     bench.write('module', 'good')
     await bench.seen('workerReady', ready + 2)
