@@ -9,11 +9,12 @@ import { randomUUID } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { mkdir, open, readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { GatewayError } from '../error.ts'
 import { ProblemsError } from '../problem.ts'
 import type { AuditedCall, AuditedEvent, Checkpoint, CheckpointSigner, Journal, JournalEvents } from './audit.ts'
 import { encodeLines, type Link } from './chain.ts'
-import { encodeCheckpoint, encodeOwnEvent, encodeStatement, maxCheckpointLag } from './checkpoint.ts'
+import { encodeCheckpoint, encodeOwnEvent } from './checkpoint.ts'
+import { type CheckpointCycle, createCheckpointCycle } from './checkpoint-cycle.ts'
+import { type CommitQueue, createCommitQueue, unavailable } from './commit-queue.ts'
 import { type EncodedRecord, encodeCall, encodeEvent } from './record.ts'
 import { findJournalEnd } from './recover.ts'
 import { Reserve } from './reserve.ts'
@@ -37,6 +38,10 @@ export interface JournalOptions {
   readonly events?: Partial<JournalEvents>
   /** Epoch milliseconds. */
   readonly now?: () => number
+  /** How long a caller waits for his record while the disk does not answer; default 5 s. */
+  readonly patienceMs?: number
+  /** Records that may wait at once; default 20,000. */
+  readonly maxWaitingRecords?: number
 }
 
 export interface OpenedJournal extends Journal {
@@ -90,12 +95,6 @@ async function loadInstance(file: string): Promise<string> {
   return instance
 }
 
-interface Waiting {
-  readonly records: readonly EncodedRecord[]
-  readonly resolve: () => void
-  readonly reject: (error: GatewayError) => void
-}
-
 class FileJournal implements OpenedJournal {
   readonly #options: JournalOptions
   readonly #events: Partial<JournalEvents>
@@ -106,8 +105,8 @@ class FileJournal implements OpenedJournal {
   #segment: Segment
   #link: Link
   readonly #scratch = { buffer: Buffer.alloc(0) }
-  #queue: Waiting[] = []
-  #drain: Promise<void> | undefined
+  readonly #queue: CommitQueue<EncodedRecord>
+  readonly #checkpoints: CheckpointCycle
   #closing = false
 
   #unsyncedRecords = 0
@@ -121,12 +120,6 @@ class FileJournal implements OpenedJournal {
   #freeBytes = 0
   #diskTimer: NodeJS.Timeout | undefined
 
-  #signer: CheckpointSigner | undefined
-  #signing: Promise<Checkpoint | undefined> | undefined
-  #lastCheckpoint: { readonly checkpoint: Checkpoint; readonly recordedAs: number } | undefined
-  #nextCheckpointAt: number
-  #checkpointTimer: NodeJS.Timeout | undefined
-
   constructor(options: JournalOptions, instance: string, segment: Segment, link: Link, lock: number) {
     this.#options = options
     this.#events = options.events ?? {}
@@ -136,15 +129,26 @@ class FileJournal implements OpenedJournal {
     this.#link = link
     this.#reserve = new Reserve(options.directory, options.reserveBytes)
     this.#lock = lock
-    this.#nextCheckpointAt = link.sequence + options.checkpointRecords
+    this.#queue = createCommitQueue({
+      commit: (records) => this.#commit(records),
+      maxItems: options.maxWaitingRecords ?? 20_000,
+      patienceMs: options.patienceMs ?? 5000,
+    })
+    this.#checkpoints = createCheckpointCycle({
+      instance,
+      everyRecords: options.checkpointRecords,
+      everyMinutes: options.checkpointMinutes,
+      now: this.#now,
+      events: this.#events,
+      end: () => this.#link,
+      append: (checkpoint, at) => this.#queue.add([encodeCheckpoint(checkpoint, at)]),
+    })
   }
 
   async start(moved: Awaited<ReturnType<typeof findJournalEnd>>['moved']): Promise<void> {
     await this.#reserve.fill()
     await this.#checkDisk()
     this.#diskTimer = setInterval(() => void this.#checkDisk().catch(() => {}), diskCheckMs).unref()
-    const minutes = this.#options.checkpointMinutes * 60_000
-    this.#checkpointTimer = setInterval(() => this.#startCheckpoint(), minutes).unref()
     const recovered = moved && { movedTo: path.basename(moved.file), bytes: moved.bytes, wholeLines: moved.wholeLines }
     if (moved) this.#events.recovered?.(moved.file, moved.bytes, moved.wholeLines)
     await this.#appendOwn('JournalOpened', { instance: this.#instance, ...(recovered && { recovered }) })
@@ -167,37 +171,14 @@ class FileJournal implements OpenedJournal {
   }
 
   #append(records: readonly EncodedRecord[]): Promise<void> {
-    if (this.#closing) return Promise.reject(unavailable('the journal is closed'))
-    return this.#enqueue(records)
+    return this.#closing ? Promise.reject(unavailable('the journal is closed')) : this.#queue.add(records)
   }
 
-  #enqueue(records: readonly EncodedRecord[]): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ records, resolve, reject })
-      this.#drain ??= new Promise((done) => setImmediate(() => void this.#drainQueue().then(done)))
-    })
-  }
-
-  async #drainQueue(): Promise<void> {
-    while (this.#queue.length > 0) {
-      const batch = this.#queue
-      this.#queue = []
-      try {
-        await this.#commit(batch)
-        for (const waiting of batch) waiting.resolve()
-      } catch (cause) {
-        const error = unavailable('the record cannot be written', cause)
-        for (const waiting of batch) waiting.reject(error)
-      }
-    }
-    this.#drain = undefined
-  }
-
-  async #commit(batch: readonly Waiting[]): Promise<void> {
+  async #commit(records: readonly EncodedRecord[]): Promise<void> {
     const startedMs = performance.now()
-    const events = batch.flatMap(({ records }) => records.map(({ event }) => event))
+    const count = records.length
+    const events = records.map(({ event }) => event)
     const { bytes, link } = encodeLines(this.#link, events, this.#scratch)
-    const count = events.length
     try {
       if (this.#segment.bytes >= this.#options.segmentBytes) await this.#startSegment()
       if (this.#syncFailed) throw new Error('earlier records could not be put on disk')
@@ -212,7 +193,7 @@ class FileJournal implements OpenedJournal {
     this.#events.written?.(count, bytes.length, performance.now() - startedMs)
     if (this.#options.durability === 'kernel') this.#planSync(count)
     else await this.#syncNow(count)
-    if (link.sequence >= this.#nextCheckpointAt) this.#startCheckpoint()
+    this.#checkpoints.noticeGrowth()
   }
 
   /** On a full disk the reserve makes room, once for each write. */
@@ -312,53 +293,16 @@ class FileJournal implements OpenedJournal {
   }
 
   useSigner(signer: CheckpointSigner): void {
-    this.#signer = signer
-  }
-
-  #startCheckpoint(): void {
-    this.#nextCheckpointAt = this.#link.sequence + this.#options.checkpointRecords
-    this.checkpoint().catch(() => {})
+    this.#checkpoints.useSigner(signer)
   }
 
   checkpoint(): Promise<Checkpoint | undefined> {
-    this.#signing ??= this.#makeCheckpoint().finally(() => {
-      this.#signing = undefined
-    })
-    return this.#signing
-  }
-
-  async #makeCheckpoint(): Promise<Checkpoint | undefined> {
-    const signer = this.#signer
-    const { sequence, hash } = this.#link
-    if (!signer || sequence === 0) return undefined
-    if (this.#lastCheckpoint?.recordedAs === sequence) return this.#lastCheckpoint.checkpoint
-    try {
-      const at = this.#now()
-      const catalogRevision = await signer.catalogRevision()
-      const signedAt = new Date(at).toISOString()
-      const statement = { instance: this.#instance, sequence, hash, catalogRevision, signedAt }
-      const { keyId, algorithm, signature, publicKey } = await signer.sign(encodeStatement(statement))
-      if (this.#link.sequence - sequence > maxCheckpointLag) throw new Error('signing took too long')
-      const checkpoint: Checkpoint = {
-        ...statement,
-        keyId,
-        algorithm,
-        signature: Buffer.from(signature).toString('base64'),
-        publicKey: Buffer.from(publicKey).toString('base64'),
-      }
-      await this.#enqueue([encodeCheckpoint(checkpoint, at)])
-      this.#lastCheckpoint = { checkpoint, recordedAs: this.#link.sequence }
-      this.#events.checkpointSigned?.(checkpoint)
-      return checkpoint
-    } catch (cause) {
-      this.#events.checkpointFailed?.(cause)
-      throw cause
-    }
+    return this.#checkpoints.make()
   }
 
   state(): ReturnType<Journal['state']> {
     return {
-      healthy: !this.#writeFailed && !this.#syncFailed && !this.#closing,
+      healthy: !this.#writeFailed && !this.#syncFailed && !this.#queue.isStuck && !this.#closing,
       sequence: this.#link.sequence,
       unsyncedRecords: this.#unsyncedRecords,
       freeBytes: this.#freeBytes,
@@ -369,10 +313,11 @@ class FileJournal implements OpenedJournal {
     if (this.#closing) return
     this.#closing = true
     clearInterval(this.#diskTimer)
-    clearInterval(this.#checkpointTimer)
-    await this.#drain
+    this.#checkpoints[Symbol.dispose]()
+    await this.#queue.idle()
     await this.checkpoint().catch(() => {})
-    await this.#drain
+    await this.#queue.idle()
+    this.#queue[Symbol.dispose]()
     clearTimeout(this.#syncTimer)
     await this.#syncing
     await this.#segment.sync().catch((cause: unknown) => this.#events.syncFailed?.(cause))
@@ -385,8 +330,4 @@ class FileJournal implements OpenedJournal {
 async function syncDirectory(directory: string): Promise<void> {
   await using handle = await open(directory, 'r')
   await handle.sync()
-}
-
-function unavailable(detail: string, cause?: unknown): GatewayError {
-  return new GatewayError('AuditUnavailable', undefined, { detail, cause })
 }
