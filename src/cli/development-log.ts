@@ -1,6 +1,7 @@
 /**
- * Where a development gateway logs: every line into a file, and what a developer should see at once, worded for people, to standard
- * error. One process writes; the file is renamed aside at start when it has grown large.
+ * Where a development gateway logs: every line into a file, and what a developer should see, worded for people, to standard error.
+ * That begins when the gateway is ready: why a start failed is told by the command itself. One process writes; the file is renamed
+ * aside at start when it has grown large.
  */
 import { closeSync, openSync, renameSync, statSync, writeSync } from 'node:fs'
 import { printable, type Terminal } from './terminal.ts'
@@ -11,16 +12,26 @@ const unshownMembers: ReadonlySet<string> = new Set(['level', 'time', 'pid', 'ms
 
 export interface DevelopmentLog extends Disposable {
   write(line: string): void
+  /** Shows what was held back so far, and from now on each line that is worth it. */
+  show(): void
 }
 
 export function openDevelopmentLog(file: string, terminal: Terminal): DevelopmentLog {
   if ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) > largeBytes) renameSync(file, `${file}.old`)
   const fd = openSync(file, 'a', 0o600)
+  const heldBack: string[] = []
+  let put = (text: string): void => {
+    heldBack.push(text)
+  }
   return {
     write(line) {
       writeSync(fd, line)
       const text = formatLogLine(line)
-      if (text !== undefined) terminal.err(text)
+      if (text !== undefined) put(text)
+    },
+    show() {
+      put = terminal.err
+      for (const text of heldBack.splice(0)) put(text)
     },
     [Symbol.dispose]: () => closeSync(fd),
   }

@@ -52,7 +52,10 @@ async function runDevelopment(terminal: Terminal, options: DevOptions): Promise<
   await runGateway(terminal, {
     load: () => loadDevelopmentConfig(development.configFile, options, terminal.environment),
     open: (config) => openGateway(config, { log }),
-    ready: (gateway, config) => becomeReady(terminal, options, development, gateway, config),
+    async ready(gateway, config) {
+      await becomeReady(terminal, options, development, gateway, config)
+      log.show()
+    },
   })
 }
 
