@@ -118,7 +118,8 @@ export async function destroySessionObject(jobs: Jobs, objects: Objects, call: C
   if (entry.purpose !== key.purpose) {
     throw refusal('KeyUsageInvalid', `session object of purpose ${entry.purpose} asked for as ${key.purpose}`)
   }
-  const { rv } = await jobs.attempt(call, jobOp.destroy, { key: entry.handle })
-  if (rv !== 0 && !jobs.profile.vanished.includes(rv)) throw jobs.failure(call, jobOp.destroy, rv)
+  const rv = await jobs.destroySession(call, entry.handle)
+  if (rv === undefined || jobs.profile.vanished.includes(rv)) return 0
+  if (rv !== 0) throw jobs.failure(call, jobOp.destroy, rv)
   return 1
 }

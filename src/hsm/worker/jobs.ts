@@ -4,7 +4,9 @@
  */
 import type { OperationName } from '../frames.ts'
 import { type Completions, type JobOp, jobOp, type NativePool } from './addon.ts'
+import { CKA } from './cryptoki.ts'
 import { refusal, rvFailure } from './failure.ts'
+import { decodeAttributes, encodeAttributeTypes } from './pack.ts'
 import type { Profile } from './profiles.ts'
 import { judge, type RvEntry } from './rv.ts'
 
@@ -150,7 +152,17 @@ export class Jobs {
 
   /** Destroys a session object whose owner is gone; nobody waits for it, and an object that is gone already is fine. */
   discard(handle: bigint): void {
-    this.run(openCall('destroy', discardBudgetMs), jobOp.destroy, 0, handle, 0n, null, null, null, 0).catch(() => {})
+    this.destroySession(openCall('destroy', discardBudgetMs), handle).catch(() => {})
+  }
+
+  /**
+   * C_DestroyObject of a session object, after a look at CKA_TOKEN: session objects die with their session, and a module that uses handles
+   * again could have given this one to a token object. `undefined`: the handle names no session object (any more).
+   */
+  async destroySession(call: Call, handle: bigint): Promise<number | undefined> {
+    const { output } = await this.attempt(call, jobOp.getAttributes, { key: handle, aux: tokenAttribute, outMax: 64 })
+    if (output === null || decodeAttributes(output).get(CKA.token)?.[0] !== 0) return undefined
+    return (await this.attempt(call, jobOp.destroy, { key: handle })).rv
   }
 
   depth(): { queued: number; busy: number; sessions: number } {
@@ -165,3 +177,4 @@ export class Jobs {
 }
 
 const discardBudgetMs = 60_000
+const tokenAttribute = encodeAttributeTypes([CKA.token])

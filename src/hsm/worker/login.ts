@@ -7,6 +7,7 @@ import type { PinFileIdentity, WorkerConfiguration } from '../frames.ts'
 import type { Addon, MechanismDescription, NativeModule, NativePool, Pkcs11Error, SlotDescription } from './addon.ts'
 import { CallFailure, refusal } from './failure.ts'
 import type { Jobs } from './jobs.ts'
+import { log, loginBegins } from './log.ts'
 import { judge, rvName } from './rv.ts'
 
 const pinBytesMax = 1024
@@ -80,6 +81,7 @@ export async function openToken(addon: Addon, configuration: WorkerConfiguration
       if (configuration.cryptoUser !== undefined) {
         pin = Buffer.concat([Buffer.from(`${configuration.cryptoUser}:`), secret])
       }
+      log('info', loginBegins)
       const pool = await module.openPool({ slot: slot.slot, sessions, pin, onCompletions: jobs.onCompletions })
       jobs.attach(pool)
       return { module, pool, slot, mechanisms, sessions, pin: identity }

@@ -206,12 +206,13 @@ export class WorkingKeys {
     }
   }
 
-  /** The module no longer knows the handle: nobody gets this key again. The caller still puts it back. */
+  /**
+   * The module no longer knows the handle: nobody gets this key again, and nobody destroys it, since the module may have given the same
+   * handle to another object. The caller still puts it back.
+   */
   drop(working: WorkingKey): void {
-    if (this.#sealing.get(working.sealName) === working) this.#sealing.delete(working.sealName)
-    if (this.#opening.get(working.cacheName) === working) this.#opening.delete(working.cacheName)
-    if (this.#unproven.get(working.cacheName) === working) this.#unproven.delete(working.cacheName)
-    working.isKept = false
+    working.isDestroyed = true
+    this.#remove(working)
   }
 
   /** Drops every key derived from these objects; `isOf` judges by cache name. */
@@ -317,9 +318,16 @@ export class WorkingKeys {
     this.#opening.set(working.cacheName, working)
   }
 
+  #remove(working: WorkingKey): void {
+    if (this.#sealing.get(working.sealName) === working) this.#sealing.delete(working.sealName)
+    if (this.#opening.get(working.cacheName) === working) this.#opening.delete(working.cacheName)
+    if (this.#unproven.get(working.cacheName) === working) this.#unproven.delete(working.cacheName)
+    working.isKept = false
+  }
+
   #evict(working: WorkingKey): void {
     const wasKept = working.isKept
-    this.drop(working)
+    this.#remove(working)
     if (wasKept && working.users === 0) this.#destroy(working)
   }
 

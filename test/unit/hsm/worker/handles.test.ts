@@ -110,6 +110,14 @@ describe('the handle cache', () => {
     expect((await find(objectId)).handle).toBe(fresh)
   })
 
+  it('has a token object that nobody destroys as if it were a session object', async () => {
+    const objectId = randomBytes(16)
+    const handle = await tokenKey(objectId, 'hsmgate:x:1')
+    expect(await hsm.jobs.destroySession(hsm.call(), handle)).toBeUndefined()
+    expect(await hsm.jobs.destroySession(hsm.call(), 0xfffffffn)).toBeUndefined()
+    expect((await find(objectId)).handle).toBe(handle)
+  })
+
   it('does not keep what was found before it was told to forget', async () => {
     const objectId = randomBytes(16)
     await tokenKey(objectId, 'hsmgate:x:1')
