@@ -8,7 +8,7 @@ import type { Pipeline } from '../../pipeline.ts'
 import { renderError } from './dialect.ts'
 import { KmsError } from './kms-error.ts'
 import type { KmsOperation, KmsOutput } from './operations/key-operation.ts'
-import type { WireBody } from './schema.ts'
+import type { WireBody } from './request-body.ts'
 import type { WireProtocol, WireResponse } from './wire.ts'
 
 export const jsonContentType = 'application/x-amz-json-1.1'

@@ -5,10 +5,10 @@
  * Wrong JSON types and undecodable base64 throw SerializationFailed at once; broken constraints are collected and reported
  * together. Member names come only from the schema and maps have no prototype, so `__proto__` is a name like any other.
  */
-import { invalid, KmsError } from './kms-error.ts'
+import { KmsError } from './kms-error.ts'
 
 /** What one reading collects. */
-interface Reading {
+export interface Reading {
   readonly problems: string[]
   readonly secrets: Uint8Array[]
 }
@@ -84,7 +84,7 @@ function lengthConstraints({ min = 0, max = Number.POSITIVE_INFINITY }: Length):
   return [...(max === Number.POSITIVE_INFINITY ? [] : [atMost(max)]), ...(min > 0 ? [atLeast(min)] : [])]
 }
 
-function serialization(text: string): KmsError {
+export function serialization(text: string): KmsError {
   return new KmsError('SerializationFailed', text)
 }
 
@@ -287,42 +287,4 @@ export function structure<const M extends Members>(members: M): Schema<Flat<Stru
       },
     },
   )
-}
-
-/** The body of a request on its way through the pipeline, and the secrets found in it: their owner wipes them when the call ends. */
-export interface WireBody {
-  readonly bytes: Buffer
-  readonly secrets: Uint8Array[]
-}
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-
-function parseJson(bytes: Buffer): unknown {
-  if (bytes.length === 0) return {}
-  try {
-    return JSON.parse(utf8.decode(bytes))
-  } catch (cause) {
-    // The parser quotes the text around its failure, which may be a secret: neither text nor cause goes on.
-    throw serialization(cause instanceof SyntaxError ? 'Request is not valid JSON' : 'Request is not valid UTF-8')
-  }
-}
-
-/**
- * Reads a request body against its schema.
- * @throws KmsError `SerializationFailed`; GatewayError `ValidationFailed` that lists every broken constraint.
- */
-export function readInput<T>(input: Schema<T>, raw: unknown): T {
-  const { bytes, secrets } = raw as WireBody
-  const reading: Reading = { problems: [], secrets }
-  const value = input.traits.read(parseJson(bytes), '', reading)
-  const count = reading.problems.length
-  if (count > 0) {
-    throw invalid(`${count} validation error${count === 1 ? '' : 's'} detected: ${reading.problems.join('; ')}`)
-  }
-  return value
-}
-
-/** Request parameters as an audit record shows them: lowerCamel, without blobs, sensitive and unrecorded members. */
-export function recordInput<T>(input: Schema<T>, value: T): Readonly<Record<string, unknown>> {
-  return input.traits.record(value) as Readonly<Record<string, unknown>>
 }

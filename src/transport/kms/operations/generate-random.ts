@@ -1,7 +1,8 @@
 import type { Operation } from '../../../pipeline.ts'
 import { demandWithoutKey } from '../conditions.ts'
 import { invalid, KmsError } from '../kms-error.ts'
-import { type Infer, integer, readInput, recordInput, structure } from '../schema.ts'
+import { readInput, recordInput } from '../request-body.ts'
+import { type Infer, integer, structure } from '../schema.ts'
 import { type KmsOutput, type KmsParts, refuseRecipient, useTimeoutMs } from './key-operation.ts'
 import { customKeyStoreId, recipient } from './members.ts'
 

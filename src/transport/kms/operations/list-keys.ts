@@ -1,7 +1,8 @@
 import type { Operation } from '../../../pipeline.ts'
 import { demandWithoutKey } from '../conditions.ts'
 import { decodeMarker, pageEnd } from '../pagination.ts'
-import { type Infer, integer, readInput, recordInput, structure } from '../schema.ts'
+import { readInput, recordInput } from '../request-body.ts'
+import { type Infer, integer, structure } from '../schema.ts'
 import { type KmsOutput, type KmsParts, useTimeoutMs } from './key-operation.ts'
 import { marker } from './members.ts'
 

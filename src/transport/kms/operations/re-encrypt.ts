@@ -4,7 +4,8 @@ import type { ResolvedKey } from '../../../keys/keys.ts'
 import type { Operation, Scope } from '../../../pipeline.ts'
 import { demandOnKey } from '../conditions.ts'
 import { invalid } from '../kms-error.ts'
-import { type Infer, readInput, recordInput, structure } from '../schema.ts'
+import { readInput, recordInput } from '../request-body.ts'
+import { type Infer, structure } from '../schema.ts'
 import { dryRunModifiers, findDecryptionKey, ignoresCiphertext, requireCiphertext } from './decrypt.ts'
 import {
   checkGrantTokens,

@@ -1,7 +1,8 @@
 import type { ResolvedKey } from '../../../keys/keys.ts'
 import type { Operation } from '../../../pipeline.ts'
 import { demandOnKey } from '../conditions.ts'
-import { type Infer, readInput, recordInput, structure } from '../schema.ts'
+import { readInput, recordInput } from '../request-body.ts'
+import { type Infer, structure } from '../schema.ts'
 import {
   aliasArn,
   checkAliasName,

@@ -10,7 +10,7 @@ import { toGatewayError } from '../../../../src/error.ts'
 import type { KeyService } from '../../../../src/keys/keys.ts'
 import type { Outcome, Pipeline } from '../../../../src/pipeline.ts'
 import { createKmsDoor, type KmsDoor } from '../../../../src/transport/kms/kms.ts'
-import type { WireBody } from '../../../../src/transport/kms/schema.ts'
+import type { WireBody } from '../../../../src/transport/kms/request-body.ts'
 
 const accessKeyId = 'AKIDEXAMPLE'
 const secretAccessKey = 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY'

@@ -51,7 +51,9 @@ function entryOf(changes: Partial<KeyEntry['key']> = {}, tags: Record<string, st
     materials: [],
     policy: { document: policy, revision: 7 },
     tags,
-  }
+    grants: null,
+    grants: null,
+  } as KeyEntry
 }
 
 /** Looks keys up as scripted; everything else of the key service is beyond these tests. */

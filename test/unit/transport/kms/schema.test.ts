@@ -2,14 +2,13 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { GatewayError } from '../../../../src/error.ts'
 import { KmsError } from '../../../../src/transport/kms/kms-error.ts'
+import { readInput, recordInput } from '../../../../src/transport/kms/request-body.ts'
 import {
   blob,
   boolean,
   enumeration,
   integer,
   list,
-  readInput,
-  recordInput,
   type Schema,
   string,
   stringMap,
