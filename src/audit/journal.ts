@@ -19,6 +19,7 @@ import { type EncodedRecord, encodeCall, encodeEvent } from './record.ts'
 import { findJournalEnd } from './recover.ts'
 import { Reserve } from './reserve.ts'
 import { Segment } from './segment.ts'
+import { createSyncSchedule, type SyncSchedule } from './sync-schedule.ts'
 
 /** A sync starts this long after the first record that needs it, which leaves the disk 30 ms to meet the promised 50. */
 const syncDelayMs = 20
@@ -107,17 +108,11 @@ class FileJournal implements OpenedJournal {
   readonly #scratch = { buffer: Buffer.alloc(0) }
   readonly #queue: CommitQueue<EncodedRecord>
   readonly #checkpoints: CheckpointCycle
-  #closing = false
-
-  #unsyncedRecords = 0
-  #unsyncedSinceMs = 0
-  #syncTimer: NodeJS.Timeout | undefined
-  #syncing: Promise<void> = Promise.resolve()
+  readonly #syncs: SyncSchedule
   #retiring: Promise<unknown> = Promise.resolve()
-
   #writeFailed = false
-  #syncFailed = false
   #freeBytes = 0
+  #closing = false
   #diskTimer: NodeJS.Timeout | undefined
 
   constructor(options: JournalOptions, instance: string, segment: Segment, link: Link, lock: number) {
@@ -133,6 +128,13 @@ class FileJournal implements OpenedJournal {
       commit: (records) => this.#commit(records),
       maxItems: options.maxWaitingRecords ?? 20_000,
       patienceMs: options.patienceMs ?? 5000,
+    })
+    this.#syncs = createSyncSchedule({
+      sync: () => this.#segment.sync(),
+      events: this.#events,
+      healed: (count, cause) => this.#noteLostSync(count, cause),
+      delayMs: syncDelayMs,
+      retryMs: syncRetryMs,
     })
     this.#checkpoints = createCheckpointCycle({
       instance,
@@ -181,7 +183,7 @@ class FileJournal implements OpenedJournal {
     const { bytes, link } = encodeLines(this.#link, events, this.#scratch)
     try {
       if (this.#segment.bytes >= this.#options.segmentBytes) await this.#startSegment()
-      if (this.#syncFailed) throw new Error('earlier records could not be put on disk')
+      if (this.#syncs.hasFailed) throw new Error('earlier records could not be put on disk')
       await this.#write(bytes)
       this.#writeFailed = false
     } catch (cause) {
@@ -191,8 +193,9 @@ class FileJournal implements OpenedJournal {
     }
     this.#link = link
     this.#events.written?.(count, bytes.length, performance.now() - startedMs)
-    if (this.#options.durability === 'kernel') this.#planSync(count)
-    else await this.#syncNow(count)
+    // When a sync fails the records stay in the chain; only their results are withheld.
+    if (this.#options.durability === 'kernel') this.#syncs.plan(count)
+    else await this.#syncs.now(count)
     this.#checkpoints.noticeGrowth()
   }
 
@@ -208,61 +211,8 @@ class FileJournal implements OpenedJournal {
     }
   }
 
-  #planSync(records: number): void {
-    if (this.#unsyncedRecords === 0) this.#unsyncedSinceMs = performance.now()
-    this.#unsyncedRecords += records
-    this.#syncTimer ??= setTimeout(() => this.#startSync(), syncDelayMs)
-  }
-
-  /** One sync at a time; the timer stays set meanwhile, so that nothing plans another. */
-  #startSync(): void {
-    this.#syncing = this.#sync().finally(() => {
-      const isNeeded = this.#unsyncedRecords > 0 && !this.#closing
-      this.#syncTimer = isNeeded ? setTimeout(() => this.#startSync(), syncDelayMs) : undefined
-    })
-  }
-
-  async #sync(): Promise<void> {
-    const records = this.#unsyncedRecords
-    const sinceMs = this.#unsyncedSinceMs
-    try {
-      this.#unsyncedRecords = 0
-      await this.#segment.sync()
-      this.#events.synced?.(records, performance.now() - sinceMs)
-    } catch (cause) {
-      this.#unsyncedRecords += records
-      this.#unsyncedSinceMs = sinceMs
-      await this.#recoverSync(cause)
-    }
-  }
-
-  /** The records stay in the chain when this fails; only their results are withheld. */
-  async #syncNow(records: number): Promise<void> {
-    const sinceMs = performance.now()
-    try {
-      await this.#segment.sync()
-      this.#events.synced?.(records, performance.now() - sinceMs)
-    } catch (cause) {
-      this.#unsyncedRecords = records
-      void this.#recoverSync(cause)
-      throw cause
-    }
-  }
-
-  /** After a failed sync the kernel may have dropped the pages (fsync(2)), so the journal says in the chain what may be missing. */
-  async #recoverSync(cause: unknown): Promise<void> {
-    this.#syncFailed = true
-    this.#events.syncFailed?.(cause)
-    while (this.#syncFailed && !this.#closing) {
-      await new Promise((resolve) => setTimeout(resolve, syncRetryMs).unref())
-      this.#syncFailed = await this.#segment.sync().then(
-        () => false,
-        () => true,
-      )
-    }
-    if (this.#syncFailed) return
-    const details = { through: this.#link.sequence, records: this.#unsyncedRecords, cause: String(cause) }
-    this.#unsyncedRecords = 0
+  #noteLostSync(records: number, cause: unknown): void {
+    const details = { through: this.#link.sequence, records, cause: String(cause) }
     this.#appendOwn('JournalSyncFailed', details).catch(() => {})
   }
 
@@ -277,8 +227,11 @@ class FileJournal implements OpenedJournal {
     }
     this.#events.segmentStarted?.(this.#segment.file)
     const retire = async () => {
-      await Promise.all([old.sync(), syncDirectory(this.#options.directory)])
-      await old.close()
+      try {
+        await Promise.all([old.sync(), syncDirectory(this.#options.directory)])
+      } finally {
+        await old.close()
+      }
     }
     const retired = retire().catch((cause: unknown) => this.#events.syncFailed?.(cause))
     this.#retiring = Promise.all([this.#retiring, retired])
@@ -302,9 +255,9 @@ class FileJournal implements OpenedJournal {
 
   state(): ReturnType<Journal['state']> {
     return {
-      healthy: !this.#writeFailed && !this.#syncFailed && !this.#queue.isStuck && !this.#closing,
+      healthy: !this.#writeFailed && !this.#syncs.hasFailed && !this.#queue.isStuck && !this.#closing,
       sequence: this.#link.sequence,
-      unsyncedRecords: this.#unsyncedRecords,
+      unsyncedRecords: this.#syncs.unsyncedRecords,
       freeBytes: this.#freeBytes,
     }
   }
@@ -318,9 +271,7 @@ class FileJournal implements OpenedJournal {
     await this.checkpoint().catch(() => {})
     await this.#queue.idle()
     this.#queue[Symbol.dispose]()
-    clearTimeout(this.#syncTimer)
-    await this.#syncing
-    await this.#segment.sync().catch((cause: unknown) => this.#events.syncFailed?.(cause))
+    await this.#syncs[Symbol.asyncDispose]()
     await this.#retiring
     await this.#segment.close()
     closeSync(this.#lock)

@@ -12,6 +12,7 @@ export class Reserve {
   readonly #file: string
   readonly #wantedBytes: number
   #heldBytes = 0
+  #filling: Promise<void> = Promise.resolve()
 
   constructor(directory: string, wantedBytes: number) {
     this.#file = path.join(directory, 'reserve')
@@ -27,7 +28,12 @@ export class Reserve {
   }
 
   /** Fills the reserve up as far as the disk allows. */
-  async fill(): Promise<void> {
+  fill(): Promise<void> {
+    this.#filling = this.#filling.catch(() => {}).then(() => this.#fillUp())
+    return this.#filling
+  }
+
+  async #fillUp(): Promise<void> {
     const handle = await open(this.#file, 'a+', 0o600)
     try {
       const { size } = await handle.stat()
@@ -48,6 +54,7 @@ export class Reserve {
 
   /** Gives up at least `bytes` of the reserve; false when nothing is left. */
   async release(bytes: number): Promise<boolean> {
+    await this.#filling.catch(() => {})
     if (this.#heldBytes === 0) return false
     const slices = Math.ceil((bytes + 1) / sliceBytes)
     const left = Math.max(0, this.#heldBytes - slices * sliceBytes)

@@ -146,6 +146,7 @@ describe('the record of a call', () => {
           errorMessage: context,
         })
       }),
+      { numRuns: 50 },
     )
   })
 })

@@ -73,7 +73,7 @@ describe('verifying a journal', () => {
         bytes[at] = bytes[at]! ^ change
         expect((await verifyCopy(contents)).ok).toBe(false)
       }),
-      { numRuns: 150 },
+      { numRuns: 80 },
     )
   })
 
