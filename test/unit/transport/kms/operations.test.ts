@@ -52,7 +52,6 @@ function entryOf(changes: Partial<KeyEntry['key']> = {}, tags: Record<string, st
     policy: { document: policy, revision: 7 },
     tags,
     grants: null,
-    grants: null,
   } as KeyEntry
 }
 
