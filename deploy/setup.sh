@@ -142,11 +142,11 @@ build_pkcs11js() {
 
 # make decides what is out of date.
 build_native() {
-  local command='make --silent --directory=native'
+  local command="make --silent --directory=native $1"
   [[ -f native/Makefile ]] || return 0
   $command --question 2>/dev/null && return
-  say "building the native addon: $command"
-  $command --jobs="$(nproc)" || give_up 'the native addon could not be built (the words of its build are above)' "$command"
+  say "building natively: $command"
+  $command --jobs="$(nproc)" || give_up 'the native parts could not be built (the words of their build are above)' "$command"
 }
 
 set_up() {
@@ -162,7 +162,8 @@ set_up() {
   install_npm_packages
   install_node
   build_pkcs11js
-  build_native
+  # The tests also need the module that makes other modules fail.
+  if [[ $purpose == test ]]; then build_native all; else build_native addon; fi
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
