@@ -25,6 +25,7 @@ import {
   type TokenConfig,
   workerConfigurationOf,
 } from './token-config.ts'
+import { loginBegins } from './worker/log.ts'
 import { rvName } from './worker/rv.ts'
 import { AskFailure, spawnWorker, type WorkerProcess } from './worker-process.ts'
 
@@ -62,6 +63,9 @@ export interface TokenSupervisor {
 /** Initialisation of a module, login and the enumeration of a full token may take this long. */
 const configureLimitMs = 120_000
 const drainLimitMs = 2000
+/** What a dead worker wrote to its standard error has arrived by then. */
+const lastWordsMs = 20
+const maxLostLogins = 2
 /** Session objects of a drained worker are left this long to those who still use them. */
 const sessionObjectGraceMs = 2000
 
@@ -87,6 +91,8 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   let lastReady: WorkerReady | undefined
   let loginProven = false
   let pinRefused = false
+  let lostLogins = 0
+  const atLogin = new WeakSet<WorkerProcess>()
   let closing = false
   let reportedTrouble: string | undefined
   let endWatch = (): void => {}
@@ -179,6 +185,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
         onIdle,
         onLog(from, line) {
           log[0] = line
+          if (line.includes(loginBegins)) atLogin.add(from)
           observe.workerLog(from, line)
         },
       },
@@ -200,19 +207,30 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       const { ready } = await worker.ask('configure', { configuration }, configureLimitMs)
       return ready as WorkerReady
     } catch (error) {
-      if (error instanceof AskFailure && isRefusal(error.failure)) latchPin(error.failure, pinBefore)
+      if (!(error instanceof AskFailure)) await countLostLogin(worker, pinBefore)
+      else if (isRefusal(error.failure)) latchPin(rvName(error.failure.rv), error.failure.rv, pinBefore)
       throw error
     }
   }
 
+  /** A worker died, or was killed, over its login: a wrong PIN may be the reason, so this is tried once more only, by whomever. */
+  async function countLostLogin(worker: WorkerProcess, pin: PinFileIdentity | undefined): Promise<void> {
+    await delay(lastWordsMs)
+    if (closing || !atLogin.has(worker)) return
+    lostLogins++
+    if (lostLogins < maxLostLogins) return
+    lostLogins = 0
+    latchPin('no answer', 0, pin)
+  }
+
   /** The worker read the file as it was before, or as it is now: both are refused. */
-  function latchPin({ rv }: WorkerFailure, before: PinFileIdentity | undefined): void {
+  function latchPin(name: string, rv: number, before: PinFileIdentity | undefined): void {
     const pins = [before, findPinFile(token.pinFile)].filter((pin) => pin !== undefined)
     try {
       latch.refuse(owner, pins, rv)
     } finally {
       pinRefused = isPinRefused(token, latch)
-      observe.pinRefused(token.name, rvName(rv))
+      observe.pinRefused(token.name, name)
     }
   }
 
@@ -239,6 +257,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   }
 
   function clearLatch(): void {
+    lostLogins = 0
     try {
       latch.clear(owner)
     } catch {} // a full disk: the record names a PIN file that is no more

@@ -69,7 +69,7 @@ export function isPinRefused(token: TokenConfig, latch: PinLatch): boolean {
 
 export function pinRefusedText(token: TokenConfig): string {
   return (
-    `the token refused the PIN in ${token.pinFile}, which is not tried again, since tokens lock after a few wrong PINs: ` +
+    `the token refused the PIN in ${token.pinFile}, or its module died of it; it is not tried again, since tokens lock after a few wrong PINs: ` +
     `correct the file, or run hsmgate token retry-login ${token.name}`
   )
 }
