@@ -1,5 +1,6 @@
 /**
- * A bounded least-recently-used cache with single-flight loads. Absence is never cached.
+ * A bounded least-recently-used cache with single-flight loads. Absence is never cached. Entries of very different size are bounded
+ * by their weight; one that is heavier than all that is allowed stays alone.
  *
  * A load that began before a change may carry what stood there before it. So `drop` and `put` also turn away the loads under way:
  * those who wait for them get their answer (it was true when they asked), later callers load again, and it is not kept.
@@ -14,15 +15,27 @@ export interface Cache<Value> {
   clear(): void
 }
 
-export function createCache<Value extends object>(capacity: number): Cache<Value> {
+export function createCache<Value extends object>(
+  capacity: number,
+  weigh: (value: Value) => number = () => 1,
+): Cache<Value> {
   /** In the order of use, the oldest first. */
   const entries = new Map<string, Value>()
   const flights = new Map<string, Promise<Value | undefined>>()
 
-  const keep = (name: string, value: Value) => {
+  let weight = 0
+
+  const remove = (name: string) => {
+    const value = entries.get(name)
+    if (value === undefined) return
     entries.delete(name)
+    weight -= weigh(value)
+  }
+  const keep = (name: string, value: Value) => {
+    remove(name)
     entries.set(name, value)
-    if (entries.size > capacity) entries.delete(entries.keys().next().value!)
+    weight += weigh(value)
+    while (weight > capacity && entries.size > 1) remove(entries.keys().next().value!)
   }
   const peek = (name: string) => {
     const value = entries.get(name)
@@ -59,15 +72,16 @@ export function createCache<Value extends object>(capacity: number): Cache<Value
     },
     drop(name) {
       flights.delete(name)
-      entries.delete(name)
+      remove(name)
     },
     dropWhere(isStale) {
       flights.clear()
-      for (const [name, value] of entries) if (isStale(value)) entries.delete(name)
+      for (const [name, value] of entries) if (isStale(value)) remove(name)
     },
     clear() {
       flights.clear()
       entries.clear()
+      weight = 0
     },
   }
 }

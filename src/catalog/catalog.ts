@@ -77,7 +77,36 @@ export interface KeyEntry {
   /** The key policy `default`; purpose `system` has none. */
   readonly policy: { readonly document: string; readonly revision: number } | null
   readonly tags: Readonly<Record<string, string>>
+  /** Digest of the key's grants; null when it has none. The grants themselves are {@link Catalog.findGrants}. */
+  readonly grants: string | null
 }
+
+/** A grant on a key; never changed, only made and deleted. */
+export interface GrantRecord extends KeyName {
+  /** 64 hex. */
+  readonly grantId: string
+  readonly keyArn: string
+  /** Empty when it has none. */
+  readonly name: string
+  /** An ARN; exactly one of this and `granteeServicePrincipal` is there. */
+  readonly granteePrincipal?: string
+  readonly granteeServicePrincipal?: string
+  /** At most one of this and `retiringServicePrincipal` is there. */
+  readonly retiringPrincipal?: string
+  readonly retiringServicePrincipal?: string
+  /** The account in which it was made. */
+  readonly issuingAccount: string
+  readonly operations: readonly string[]
+  readonly constraints?: {
+    readonly encryptionContextEquals?: Readonly<Record<string, string>>
+    readonly encryptionContextSubset?: Readonly<Record<string, string>>
+    readonly sourceArn?: string
+  }
+  /** Epoch milliseconds. */
+  readonly createdAt: number
+}
+
+export type NewGrant = Omit<GrantRecord, 'keyArn'>
 
 export interface AliasRecord {
   readonly account: string
@@ -183,7 +212,7 @@ export interface Catalog extends AsyncDisposable {
   updateKey(name: KeyName, changes: KeyChanges): Promise<KeyEntry>
   putKeyPolicy(name: KeyName, document: string): Promise<KeyEntry>
   setTags(name: KeyName, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<KeyEntry>
-  /** Removes key, materials, policy, tags and aliases. */
+  /** Removes key, materials, policy, tags, grants and aliases. */
   removeKey(name: KeyName): Promise<void>
   /**
    * Every material in state `Creating` or `Destroying`, for settlement at start; without damaged ones, and without those of system
@@ -197,6 +226,35 @@ export interface Catalog extends AsyncDisposable {
     after: number | undefined,
     limit: number,
   ): Promise<readonly { readonly row: number; readonly objectId: Buffer; readonly label: string | null }[]>
+
+  /**
+   * The grants of a key by ascending id, the same frozen list as long as nothing changed; none where there is no such key.
+   * Loaded on demand and cached apart from the keys.
+   */
+  findGrants(name: KeyName): Promise<readonly GrantRecord[]>
+  /** The same when it is warm and current, else undefined. */
+  peekGrants(name: KeyName): readonly GrantRecord[] | undefined
+  /**
+   * Adds a grant unless `review` answers one of those that are there, which is then the result. `review` sees the grants as the write
+   * finds them, may throw to refuse, and may be called again when another gateway was faster.
+   */
+  createGrant(
+    grant: NewGrant,
+    review: (existing: readonly GrantRecord[]) => GrantRecord | undefined,
+  ): Promise<GrantRecord>
+  findGrant(name: KeyName, grantId: string): Promise<GrantRecord | undefined>
+  /** False when there is no such grant. */
+  deleteGrant(name: KeyName, grantId: string): Promise<boolean>
+  /**
+   * Grants of a Region, on keys of all accounts, whose retiring principal (or service) is `principal`, in stable order after `after`;
+   * without those of damaged keys.
+   */
+  listRetirableGrants(
+    region: string,
+    principal: string,
+    after: Pick<GrantRecord, 'account' | 'keyId' | 'grantId'> | undefined,
+    limit: number,
+  ): Promise<readonly GrantRecord[]>
 
   findAlias(account: string, region: string, name: string): Promise<AliasRecord | undefined>
   listAliases(

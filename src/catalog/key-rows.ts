@@ -8,6 +8,8 @@ export interface KeyRows {
   readonly materials: readonly MaterialRow[]
   readonly policy: PolicyRow | null
   readonly tags: readonly TagRow[]
+  /** Digest of its grants, which are loaded apart; null when it has none. */
+  readonly grants: string | null
 }
 
 /** Stands where a row is sealed only when it is written. */
@@ -15,12 +17,13 @@ export const noSeal: Uint8Array = new Uint8Array(0)
 
 export const policyName = 'default'
 
-export function toEntry({ key, materials, policy, tags }: KeyRows): KeyEntry {
+export function toEntry({ key, materials, policy, tags, grants }: KeyRows): KeyEntry {
   return Object.freeze({
     key: toKeyRecord(key),
     materials: Object.freeze(materials.map(toMaterialRecord)),
     policy: policy && Object.freeze({ document: policy.document, revision: policy.revision }),
     tags: Object.freeze(Object.fromEntries(tags.map(({ tag_key, tag_value }) => [tag_key, tag_value]))),
+    grants,
   })
 }
 

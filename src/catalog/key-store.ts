@@ -9,9 +9,10 @@ import type { KeyEntry, KeyName } from './catalog.ts'
 import { type KeyRows, policyName, toEntry } from './key-rows.ts'
 import type { Ports } from './ports.ts'
 import { diffRows, joinDiffs, type RowDiff } from './row-diff.ts'
-import { partsOfKey } from './row-parts.ts'
+import { grantsOfParts, partsOfKey } from './row-parts.ts'
 import { integrityFailed, sealRow, verifyRow } from './row-seal.ts'
 import type { SealedTable, SealedTables } from './tables.ts'
+import type { Draft } from './write-queue.ts'
 
 export function nameOfKey({ account, region, keyId }: KeyName): string {
   return `${account}/${region}/${keyId}`
@@ -54,7 +55,18 @@ export async function loadKeyRows({ database }: Ports, name: KeyName): Promise<K
       .orderBy('tag_key')
       .compile(),
   ])
-  return key && { key, materials, policy: policy ?? null, tags }
+  return key && { key, materials, policy: policy ?? null, tags, grants: grantsOfParts(key.parts) }
+}
+
+/** From the cache when it is warm. @throws GatewayError `IntegrityFailed` */
+export async function findKeyEntry(ports: Ports, name: KeyName): Promise<KeyEntry | undefined> {
+  if (!ports.isCurrent()) await ports.whenCurrent()
+  return await ports.caches.keys.find(nameOfKey(name), async () => {
+    const rows = await loadKeyRows(ports, name)
+    if (!rows) return undefined
+    await verifyKeyRows(ports, rows)
+    return toEntry(rows)
+  })
 }
 
 /** @throws GatewayError `IntegrityFailed` */
@@ -88,16 +100,27 @@ export async function changeKey(
   return await ports.queue.write(async (revision) => {
     const old = await loadKeyRows(ports, name)
     if (old && !isUnsealedSystemKey(old)) await verifyKeyRows(ports, old)
-    const rows = await sealChanges(ports, old, change(old, revision), revision)
-    const entry = toEntry(rows)
-    return {
-      ...diffKeyRows(ports, old, rows),
-      result: entry,
-      keep: (at) => {
-        if (!isUnsealedSystemKey(rows) && ports.isNewest(at)) ports.caches.keys.put(nameOfKey(name), entry)
-      },
-    }
+    return await draftKeyChange(ports, name, old, change(old, revision), revision)
   })
+}
+
+/** What a write from `old`, which must have been verified, to `next` takes; the result is the new entry. */
+export async function draftKeyChange(
+  ports: Ports,
+  name: KeyName,
+  old: KeyRows | undefined,
+  next: KeyRows,
+  revision: number,
+): Promise<Draft<KeyEntry>> {
+  const rows = await sealChanges(ports, old, next, revision)
+  const entry = toEntry(rows)
+  return {
+    ...diffKeyRows(ports, old, rows),
+    result: entry,
+    keep: (at) => {
+      if (!isUnsealedSystemKey(rows) && ports.isNewest(at)) ports.caches.keys.put(nameOfKey(name), entry)
+    },
+  }
 }
 
 export function keyNotFound({ partition }: Ports, { account, region, keyId }: KeyName): GatewayError {
@@ -111,7 +134,8 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
   const policy = rows.policy && stamp(rows.policy, rows.policy === old?.policy)
   const materials = rows.materials.map((row) => stamp(row, old?.materials.includes(row) ?? false))
   const tags = rows.tags.map((row) => stamp(row, old?.tags.includes(row) ?? false))
-  const parts = partsOfKey({ policy, materials, tags })
+  const { grants } = rows
+  const parts = partsOfKey({ policy, materials, tags, grants })
   const isSame = rows.key === old?.key && rows.key.parts === parts
   const key = isSame ? rows.key : { ...rows.key, parts, revision }
 
@@ -120,7 +144,8 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
     row: SealedTables[T],
     before: SealedTables[T] | undefined,
   ) => (row === before ? row : await sealRow(ports.seal(), table, row))
-  if (!ports.hasSeal() && isUnsealedSystemKey({ key, materials, policy, tags })) return { key, materials, policy, tags }
+  const stamped = { key, materials, policy, tags, grants }
+  if (!ports.hasSeal() && isUnsealedSystemKey(stamped)) return stamped
   const sealed = await Promise.all([
     sealIfNew('key', key, old?.key),
     Promise.all(
@@ -134,7 +159,7 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
     ),
     policy && sealIfNew('policy', policy, old?.policy ?? undefined),
   ])
-  return { key: sealed[0], materials: sealed[1], policy: sealed[2], tags }
+  return { key: sealed[0], materials: sealed[1], policy: sealed[2], tags, grants }
 }
 
 function diffKeyRows({ database: { sql: db } }: Ports, old: KeyRows | undefined, rows: KeyRows): RowDiff {

@@ -11,7 +11,15 @@ import {
   toPolicyRow,
   toTagRows,
 } from './key-rows.ts'
-import { changeKey, isUnsealedSystemKey, keyNotFound, loadKeyRows, nameOfKey, verifyKeyRows } from './key-store.ts'
+import {
+  changeKey,
+  findKeyEntry,
+  isUnsealedSystemKey,
+  keyNotFound,
+  loadKeyRows,
+  nameOfKey,
+  verifyKeyRows,
+} from './key-store.ts'
 import type { Ports } from './ports.ts'
 import { integrityFailed, keepVerified } from './row-seal.ts'
 import { type MaterialRow, nameOfRow } from './tables.ts'
@@ -43,6 +51,7 @@ export function openKeys(ports: Ports) {
         materials: [toMaterialRow(key, material, revision)],
         policy: policy === null ? null : toPolicyRow(key, policy),
         tags: toTagRows(key, tags),
+        grants: null,
       }
     })
 
@@ -52,17 +61,10 @@ export function openKeys(ports: Ports) {
       if (!rows) throw keyNotFound(ports, name)
       if (!(await mayRemove(rows))) return { statements: [], changes: [], result: false }
       const { account, region, keyId } = name
-      const [aliases, grants] = await database.read([
+      const [aliases] = await database.read([
         db
           .selectFrom('alias')
           .select('name')
-          .where('account', '=', account)
-          .where('region', '=', region)
-          .where('key_id', '=', keyId)
-          .compile(),
-        db
-          .selectFrom('grant')
-          .selectAll()
           .where('account', '=', account)
           .where('region', '=', region)
           .where('key_id', '=', keyId)
@@ -83,7 +85,8 @@ export function openKeys(ports: Ports) {
           ...(rows.policy ? [{ table: 'policy', name: nameOfRow('policy', rows.policy) }] : []),
           ...rows.tags.map((row) => ({ table: 'tag', name: nameOfRow('tag', row) })),
           ...aliases.map((alias) => ({ table: 'alias', name: `${account}/${region}/${alias.name}` })),
-          ...grants.map((row) => ({ table: 'grant', name: nameOfRow('grant', row) })),
+          // all at once: there may be tens of thousands
+          ...(rows.grants === null ? [] : [{ table: 'grant', name: `${nameOfKey(name)}/*` }]),
         ],
         result: true,
       }
@@ -111,15 +114,7 @@ export function openKeys(ports: Ports) {
 
     peekKey: (name) => (ports.isCurrent() ? caches.keys.peek(nameOfKey(name)) : undefined),
 
-    async findKey(name) {
-      if (!ports.isCurrent()) await ports.whenCurrent()
-      return await caches.keys.find(nameOfKey(name), async () => {
-        const rows = await loadKeyRows(ports, name)
-        if (!rows) return undefined
-        await verifyKeyRows(ports, rows)
-        return toEntry(rows)
-      })
-    },
+    findKey: (name) => findKeyEntry(ports, name),
 
     async listKeys(account, region, after, limit) {
       const [rows] = await database.read([

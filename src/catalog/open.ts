@@ -9,6 +9,7 @@ import { openAliases } from './aliases.ts'
 import { createCache } from './cache.ts'
 import type { Catalog, RowSeal } from './catalog.ts'
 import { catalogUnavailable, type Database } from './database.ts'
+import { openGrants } from './grants.ts'
 import { openInstance } from './instance.ts'
 import { openKeys } from './keys.ts'
 import { openLeases } from './leases.ts'
@@ -116,6 +117,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
       clear(caches)
     },
     ...openKeys(ports),
+    ...openGrants(ports),
     ...openAliases(ports),
     ...openPrincipals(ports),
     ...openAccessKeys(ports),
@@ -136,10 +138,14 @@ function createCaches(capacity: number): Caches {
   return {
     keys: createCache(capacity),
     aliases: createCache(capacity),
+    grants: createCache(capacity * grantsPerCacheEntry, ({ grants }) => 1 + grants.length),
     principals: createCache(capacity),
     credentials: createCache(capacity),
   }
 }
+
+/** Keys with tens of thousands of grants are few; four of the largest fit into the cache. */
+const grantsPerCacheEntry = 20
 
 function clear(caches: Caches): void {
   for (const cache of Object.values(caches)) cache.clear()
@@ -154,6 +160,9 @@ function dropChanged(caches: Caches, { table, name }: Change): void {
     case 'policy':
     case 'tag':
       caches.keys.drop(first(3))
+      break
+    case 'grant':
+      caches.grants.drop(first(3))
       break
     case 'alias':
       caches.aliases.drop(name)

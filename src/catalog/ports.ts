@@ -11,6 +11,7 @@ import type {
   RowSeal,
 } from './catalog.ts'
 import type { Database } from './database.ts'
+import type { GrantSet } from './grant-set.ts'
 import type { WriteQueue } from './write-queue.ts'
 
 /** A principal with all that says what it may do, verified together. */
@@ -24,6 +25,8 @@ export interface PrincipalEntry {
 export interface Caches {
   readonly keys: Cache<KeyEntry>
   readonly aliases: Cache<AliasRecord>
+  /** By key; a set serves only the key whose digest it has. */
+  readonly grants: Cache<GrantSet>
   readonly principals: Cache<PrincipalEntry>
   readonly credentials: Cache<CredentialEntry>
 }

@@ -14,12 +14,25 @@ export function partsOfKey(parts: {
   readonly materials: readonly MaterialRow[]
   readonly policy: PolicyRow | null
   readonly tags: readonly TagRow[]
+  /** Digest of all its grants, see grant-set.ts; null when it has none. */
+  readonly grants: string | null
 }): string {
   return JSON.stringify({
     materials: sorted(parts.materials.map(({ number, revision }) => [number, revision] as const)),
     policy: parts.policy?.revision ?? null,
     tags: digestOfTags(parts.tags),
+    ...(parts.grants === null ? {} : { grants: parts.grants }),
   })
+}
+
+/** The digest of its grants that a key names. Unverified like the row itself; what can't be read names none and fails with the row. */
+export function grantsOfParts(parts: string): string | null {
+  try {
+    const { grants } = JSON.parse(parts) as { readonly grants?: unknown }
+    return typeof grants === 'string' ? grants : null
+  } catch {
+    return null
+  }
 }
 
 export function partsOfPrincipal(parts: {

@@ -27,7 +27,7 @@ export interface KeyRow extends KeyColumns {
   readonly current_material: number
   readonly adopted: number
   readonly extra: string
-  /** Its materials, policy and tags, see row-parts.ts. */
+  /** Its materials, policy, tags and grants, see row-parts.ts. */
   readonly parts: string
   readonly revision: number
   readonly hmac: Uint8Array
@@ -82,7 +82,6 @@ export interface GrantRow extends KeyColumns {
   readonly constraints: string | null
   readonly created_at: number
   readonly revision: number
-  readonly hmac: Uint8Array
 }
 
 export interface PrincipalRow {
@@ -170,7 +169,6 @@ export interface SealedTables {
   readonly key: KeyRow
   readonly material: MaterialRow
   readonly policy: PolicyRow
-  readonly grant: GrantRow
   readonly principal: PrincipalRow
   readonly principal_policy: PrincipalPolicyRow
   readonly access_key: AccessKeyRow
@@ -178,6 +176,7 @@ export interface SealedTables {
 
 export interface Tables extends SealedTables {
   readonly tag: TagRow
+  readonly grant: GrantRow
   readonly alias: AliasRow
   readonly setting: SettingRow
   readonly counter: CounterRow
@@ -231,20 +230,6 @@ export const sealedColumns = {
     'revision',
   ),
   policy: columnsOf<PolicyRow>()('account', 'region', 'key_id', 'name', 'document', 'revision'),
-  grant: columnsOf<GrantRow>()(
-    'account',
-    'region',
-    'key_id',
-    'grant_id',
-    'name',
-    'grantee',
-    'retiring',
-    'issuing_account',
-    'operations',
-    'constraints',
-    'created_at',
-    'revision',
-  ),
   principal: columnsOf<PrincipalRow>()(
     'account',
     'region',
@@ -280,6 +265,22 @@ export const sealedColumns = {
   ),
 } as const satisfies Record<SealedTable, readonly string[]>
 
+/** Grants have no seal each: their key names the digest of all of them, over these columns, see grant-set.ts. */
+export const grantColumns = columnsOf<GrantRow>()(
+  'account',
+  'region',
+  'key_id',
+  'grant_id',
+  'name',
+  'grantee',
+  'retiring',
+  'issuing_account',
+  'operations',
+  'constraints',
+  'created_at',
+  'revision',
+)
+
 /** Refuses, at compile time, a list that forgets a column: a column outside the HMAC could be changed unseen. */
 function columnsOf<Row>() {
   return <const Names extends readonly Exclude<keyof Row, 'hmac'>[]>(
@@ -288,7 +289,7 @@ function columnsOf<Row>() {
 }
 
 /** Tables whose rows are changed as a unit with the row they belong to. */
-export type NamedTable = SealedTable | 'tag'
+export type NamedTable = SealedTable | 'tag' | 'grant'
 
 const rowNames: { readonly [T in NamedTable]: (row: Tables[T]) => string } = {
   key: (row) => `${row.account}/${row.region}/${row.key_id}`,

@@ -1,5 +1,6 @@
 /** Every migration, oldest first. */
 import { spineFirst } from './2026-11-21-spine-first.ts'
+import { grantsOfKeys } from './2026-11-22-grants-of-keys.ts'
 import type { Migration } from './migration.ts'
 
-export const migrations: readonly Migration[] = [spineFirst]
+export const migrations: readonly Migration[] = [spineFirst, grantsOfKeys]

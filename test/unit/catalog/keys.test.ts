@@ -58,6 +58,7 @@ describe('a key', () => {
     const entry = await catalog.finishMaterial(nameOf(key), 1, done)
     expect(entry).toEqual({
       key: { ...key.key, state: 'Enabled', currentMaterial: 1, revision: 2 },
+      grants: null,
       materials: [
         {
           ...nameOf(key),
