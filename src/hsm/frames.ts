@@ -193,6 +193,12 @@ export interface WorkerConfiguration {
   readonly allowImportThroughMemory?: boolean
 }
 
+/**
+ * Event on a worker's standard error just before it gives the PIN to the module: should it die now, nobody knows what the token thought
+ * of it.
+ */
+export const loginBegins = 'login begins'
+
 export interface PinFileIdentity {
   readonly inode: string
   readonly changeTimeNs: string

@@ -11,7 +11,7 @@ import { type Breaker, createBreaker } from './breaker.ts'
 import type { CapabilityCache } from './capability-cache.ts'
 import type { HsmEvents } from './events.ts'
 import { watchFiles } from './file-watch.ts'
-import type { PinFileIdentity, WorkerFailure, WorkerReady } from './frames.ts'
+import { loginBegins, type PinFileIdentity, type WorkerFailure, type WorkerReady } from './frames.ts'
 import { findPinFile, type PinLatch } from './pin-latch.ts'
 import { backOffMs, countEnd, createPlace, forgive, markReady, mayStart, type Place } from './place.ts'
 import type { Capabilities, WorkerState } from './port.ts'
@@ -25,7 +25,6 @@ import {
   type TokenConfig,
   workerConfigurationOf,
 } from './token-config.ts'
-import { loginBegins } from './worker/log.ts'
 import { rvName } from './worker/rv.ts'
 import { AskFailure, spawnWorker, type WorkerProcess } from './worker-process.ts'
 

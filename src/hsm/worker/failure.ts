@@ -4,8 +4,9 @@
  */
 import type { ErrorCode } from '../../error.ts'
 import type { OperationName, WorkerFailure } from '../frames.ts'
+import type { Action } from './action.ts'
 import type { Profile } from './profiles.ts'
-import { type Action, judge, rvName } from './rv.ts'
+import { judge, rvName } from './rv.ts'
 
 export class CallFailure extends Error {
   readonly failure: WorkerFailure

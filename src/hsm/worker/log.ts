@@ -1,8 +1,5 @@
 /** One line of JSON on stderr per event, for the supervisor to log: fixed words, numbers and names only, never input or secrets. */
 
-/** The worker is about to give the PIN to the module: should it die now, nobody knows what the token thought of it. */
-export const loginBegins = 'login begins'
-
 export function log(level: 'info' | 'warn' | 'error', event: string, fields: Readonly<Record<string, unknown>> = {}) {
   process.stderr.write(`${JSON.stringify({ level, event, ...fields })}\n`)
 }

@@ -3,11 +3,11 @@
  * buffer from the worker's own file, given to the module once, and wiped; a PIN that was refused before is not tried again.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import type { PinFileIdentity, WorkerConfiguration } from '../frames.ts'
+import { loginBegins, type PinFileIdentity, type WorkerConfiguration } from '../frames.ts'
 import type { Addon, MechanismDescription, NativeModule, NativePool, Pkcs11Error, SlotDescription } from './addon.ts'
 import { CallFailure, refusal } from './failure.ts'
 import type { Jobs } from './jobs.ts'
-import { log, loginBegins } from './log.ts'
+import { log } from './log.ts'
 import { judge, rvName } from './rv.ts'
 
 const pinBytesMax = 1024

@@ -129,7 +129,7 @@ export class Managing {
     if (shape.objectClass === 'secret') {
       const template = secretKeyTemplate(intent, shape, construction)
       const handle = this.#ask(call, () => this.#token.generateKey(shape.generation, withoutClass(template)))
-      await this.#readBack(call, handle)
+      await this.#keepIf(call, handle, () => this.#readBack(call, handle))
       return { session: 0, construction, publicKey: noPublicKey }
     }
     // the public half is read out and gone: the catalog keeps it, and tokens count objects
@@ -139,16 +139,26 @@ export class Managing {
       this.#token.generateKeyPair(shape.generation, publicTemplate, privateTemplate),
     )
     try {
-      const publicKey = await readPublicKey(this.#jobs, call, publicHandle, shape)
-      if (publicKey === undefined) {
-        this.#ask(call, () => this.#token.destroy(privateHandle))
-        throw refusal('HsmFailure', 'the module shows no public key', 'B')
-      }
-      await this.#readBack(call, privateHandle)
-      await writePublicKey(this.#jobs, call, privateHandle, publicKey)
+      const publicKey = await this.#keepIf(call, privateHandle, async () => {
+        const spki = await readPublicKey(this.#jobs, call, publicHandle, shape)
+        if (spki === undefined) throw refusal('HsmFailure', 'the module shows no public key', 'B')
+        await this.#readBack(call, privateHandle)
+        await writePublicKey(this.#jobs, call, privateHandle, spki)
+        return spki
+      })
       return { session: 0, construction, publicKey }
     } finally {
       this.#ask(call, () => this.#token.destroy(publicHandle))
+    }
+  }
+
+  /** A new object that does not come through what follows its making is destroyed: nobody will ever ask for it. */
+  async #keepIf<T>(call: Call, handle: bigint, follow: () => Promise<T>): Promise<T> {
+    try {
+      return await follow()
+    } catch (error) {
+      this.#ask(call, () => this.#token.destroy(handle))
+      throw error
     }
   }
 
@@ -157,21 +167,17 @@ export class Managing {
     const construction = constructionOf(intent, constructionOfFacts(this.#facts))
     this.#refuseKnownId(call, intent, shape)
     const handle = await this.#unwrapping.unwrap(call, key, algorithm, wrapped, intent, shape, construction)
-    await this.#readBack(call, handle)
-    try {
-      const publicKey = await this.#unwrapping.publicKeyOf(call, handle, intent, shape)
-      return { session: 0, construction, publicKey }
-    } catch (error) {
-      this.#ask(call, () => this.#token.destroy(handle))
-      throw error
-    }
+    const publicKey = await this.#keepIf(call, handle, async () => {
+      await this.#readBack(call, handle)
+      return this.#unwrapping.publicKeyOf(call, handle, intent, shape)
+    })
+    return { session: 0, construction, publicKey }
   }
 
   /** Some modules take a template and make something weaker of it. */
   async #readBack(call: Call, handle: bigint): Promise<void> {
     const summary = await describeObject(this.#jobs, call, handle)
     if (summary?.sensitive && summary.isPrivate && !summary.extractable) return
-    this.#ask(call, () => this.#token.destroy(handle))
     throw refusal('HsmFailure', 'the module made a key that could leave it; destroyed', 'B')
   }
 

@@ -2,7 +2,7 @@
  * Quirk profiles: how modules of one vendor deviate from PKCS#11, as data. `generic` is the specification; the others change what
  * vendor documents and public bug reports show. The probe, not the profile, decides what a token can do.
  */
-import type { Action } from './rv.ts'
+import type { Action } from './action.ts'
 
 export interface Profile {
   readonly name: string

@@ -4,14 +4,8 @@
  */
 import type { ErrorCode } from '../../error.ts'
 import type { OperationName } from '../frames.ts'
+import type { Action } from './action.ts'
 import type { Profile } from './profiles.ts'
-
-/**
- * `-` none. `A` caller's fault. `B` our bug: alert. `S` drop the session, retry elsewhere once. `H` find the object again, retry once.
- * `L` log in again. `T` throttled: back off. `I` initialise the module again (a new worker). `D` the token is down. `O` the operator
- * must act: stop, never retry.
- */
-export type Action = '-' | 'A' | 'B' | 'S' | 'H' | 'L' | 'T' | 'I' | 'D' | 'O'
 
 /** `keep`: usable. `suspect`: cancel or reopen before the next use. `lost`: the module has closed it. */
 export type SessionEffect = 'keep' | 'suspect' | 'lost'
