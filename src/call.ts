@@ -48,6 +48,16 @@ export interface Source {
 /** Values of condition keys, by lower-case key (`kms:encryptioncontext:app`, `aws:sourceip`). A key that is absent is absent. */
 export type ConditionContext = ReadonlyMap<string, string | readonly string[]>
 
+/** What a grant gives, and under which conditions (KMS API Reference, "GrantConstraints"). */
+export interface GrantTerms {
+  readonly operations: readonly string[]
+  readonly constraints?: {
+    readonly encryptionContextEquals?: Readonly<Record<string, string>>
+    readonly encryptionContextSubset?: Readonly<Record<string, string>>
+    readonly sourceArn?: string
+  }
+}
+
 /**
  * One thing that must be allowed before an operation runs. An operation may make several (ReEncrypt: from and to).
  */
@@ -62,6 +72,10 @@ export interface Demand {
   readonly resourcePolicy: string | null | undefined
   /** Revision of that policy: the cache key of its parsed form together with `resource`. */
   readonly resourcePolicyRevision?: number
+  /** Of `kms:RetireGrant`: the grant to be retired. */
+  readonly grantId?: string
+  /** Of `kms:CreateGrant`: what the grant to be made would give. */
+  readonly offer?: GrantTerms
   readonly context: ConditionContext
 }
 
@@ -71,6 +85,8 @@ export type Decision =
       readonly allowed: true
       readonly by: 'administrator' | 'identity-policy' | 'key-policy' | 'grant' | 'peer'
       readonly statement: string
+      /** The grant that allowed it. */
+      readonly grantId?: string
     }
   | {
       readonly allowed: false

@@ -18,15 +18,18 @@ import type { Catalog } from './catalog/catalog.ts'
 import { openCatalog } from './catalog/open.ts'
 import type { Config } from './config/config.ts'
 import { toGatewayError } from './error.ts'
+import { createGrantFinder } from './grants.ts'
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
 import { settleBackingKeys } from './keys/create-key.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
+import { createGrantTokens } from './keys/grant-tokens.ts'
 import type { KeyService } from './keys/keys.ts'
 import { findUnknownObjects, type UnknownObject } from './keys/reconcile.ts'
 import { createKeyService } from './keys/service.ts'
 import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
+import { openTokenSecret } from './keys/token-secret.ts'
 import { machineClock, openTrustedClock } from './keys/trusted-clock.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
@@ -118,14 +121,22 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
   observer.note('info', 'access keys loaded', { loaded })
   for (const accessKeyId of failed) observer.note('error', 'an access key could not be unsealed', { accessKeyId })
 
-  const authorizer = createAuthorizer({ identityPolicies: createIdentityPolicies(catalog), nowMs: now })
+  const authorizer = createAuthorizer({
+    identityPolicies: createIdentityPolicies(catalog),
+    grants: createGrantFinder(catalog),
+    nowMs: now,
+  })
   const pipeline = createPipeline({
     authorizer,
     journal,
     observer: observer.calls,
     describeError: (door, error) => (door === 'operator' ? describeOperatorError(error) : describeKmsError(error)),
   })
-  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now })
+  const tokenSecret = stack.use(
+    await openTokenSecret({ catalog, sealer: systemKeys, replaced: () => reportTokens(observer) }),
+  )
+  const grantTokens = createGrantTokens(tokenSecret.derive('grant-token'))
+  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now, grantTokens })
   stack.use(startDeletions({ catalog, hsm, keys, observer, journal }))
 
   const operator = stack.use(
@@ -210,6 +221,14 @@ function reportUnknown(observer: Observer, objects: readonly UnknownObject[]): v
     at: 'tokens',
     cause: `${objects.length} objects are in no catalog row, ${ours} of them made by hsmgate; none was touched`,
     remedy: 'hsmgate key reconcile lists them; restore the catalog that knows them, or adopt them',
+  })
+}
+
+function reportTokens(observer: Observer): void {
+  observer.problem({
+    at: 'catalog',
+    cause: 'the secret of grant and session tokens was not sealed by this gateway; a new one was made',
+    remedy: 'sessions ended and grant tokens given out before are unknown; restore the catalog if that is not expected',
   })
 }
 

@@ -117,6 +117,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
     let parsed = false
     let resources: unknown
     let decidedBy: string | undefined
+    const grantIds = new Set<string>()
     let outcome: Outcome
     try {
       input = operation.parse(call.raw)
@@ -127,6 +128,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
         const answer = authorizer.decide(principal, demand)
         const decision = answer instanceof Promise ? await answer : answer
         decidedBy = decision.statement
+        if (decision.allowed && decision.grantId !== undefined) grantIds.add(decision.grantId)
         if (!decision.allowed) throw (prepared.denial ?? accessDenied(principal))(decision, demand)
       }
       outcome = { ok: true, output: await operation.perform(input, resources, scope) }
@@ -146,7 +148,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
         source: call.source,
         principal,
         ...(parsed
-          ? operation.record(input, resources, outcome.ok ? outcome.output : undefined)
+          ? withGrants(operation.record(input, resources, outcome.ok ? outcome.output : undefined), grantIds)
           : { requestParameters: null, responseElements: null, resources: [] }),
         ...(decidedBy === undefined ? {} : { decidedBy }),
         ...(failure === undefined ? {} : { error: failure }),
@@ -157,6 +159,16 @@ export function createPipeline(parts: PipelineParts): Pipeline {
     observer.callFinished(call, outcome, principal, performance.now() - startedMs)
     return outcome
   }
+}
+
+/** A call that grants allowed names them: `grantId`, or all of them where source and destination have one each. */
+function withGrants<Recorded extends Pick<AuditedCall, 'additionalEventData'>>(
+  recorded: Recorded,
+  grantIds: ReadonlySet<string>,
+): Recorded {
+  if (grantIds.size === 0) return recorded
+  const named = grantIds.size === 1 ? { grantId: [...grantIds][0] } : { grantIds: [...grantIds] }
+  return { ...recorded, additionalEventData: { ...recorded.additionalEventData, ...named } }
 }
 
 function accessDenied(principal: Principal) {

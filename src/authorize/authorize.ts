@@ -2,7 +2,7 @@
  * The face of authorization: AWS's policy language and its evaluation over a principal, a demand, policies and grants.
  *
  * Pure: no I/O, no clock but the one handed in. Policies are compiled once and kept in a bounded cache by their text; a decision is
- * synchronous whenever the caller's policies are at hand, and touches only the statements and grants that can matter.
+ * synchronous whenever the caller's policies and the key's grants are at hand, and touches only the statements and grants that can matter.
  */
 
 import type { Decision, Demand, Principal } from '../call.ts'
@@ -38,9 +38,9 @@ export interface AuthorizerParts {
   readonly identityPolicies: (principal: Principal) => readonly IdentityPolicy[] | Promise<readonly IdentityPolicy[]>
   /**
    * Grants on the demanded key; for `kms:RetireGrant` exactly the grant to be retired, for `kms:CreateGrant` only those that
-   * {@link permitsChild} accepts as parents. Hand out the same frozen list as long as nothing changed.
+   * {@link permitsChild} accepts as parents. Hand out the same frozen list as long as nothing changed, synchronously when it is cached.
    */
-  readonly grants?: (demand: Demand, principal: Principal) => readonly Grant[]
+  readonly grants?: (demand: Demand, principal: Principal) => readonly Grant[] | Promise<readonly Grant[]>
   readonly nowMs?: () => number
   /** Bound of the cache of compiled policies, in characters of policy text per kind of policy. */
   readonly cacheCharacters?: number
@@ -65,7 +65,12 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
   const policiesOf = (principal: Principal) =>
     principal.type === 'operator' ? noPolicies : identityPolicies(principal)
 
-  function gather(principal: Principal, demand: Demand, policies: readonly IdentityPolicy[]) {
+  function gather(
+    principal: Principal,
+    demand: Demand,
+    policies: readonly IdentityPolicy[],
+    granted: readonly Grant[],
+  ) {
     const { resourcePolicy } = demand
     return {
       facts: createFacts(principal, demand, nowMs()),
@@ -77,19 +82,22 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
       })),
       resourcePolicy:
         typeof resourcePolicy === 'string' ? cache.find(resourceKind(demand), resourcePolicy) : resourcePolicy,
-      grants: grants(demand, principal),
+      grants: granted,
     }
   }
 
   return {
     decide(principal, demand) {
       const policies = policiesOf(principal)
-      return policies instanceof Promise
-        ? policies.then((list) => evaluate(gather(principal, demand, list)))
-        : evaluate(gather(principal, demand, policies))
+      const granted = grants(demand, principal)
+      if (!(policies instanceof Promise || granted instanceof Promise)) {
+        return evaluate(gather(principal, demand, policies, granted))
+      }
+      return Promise.all([policies, granted]).then((found) => evaluate(gather(principal, demand, ...found)))
     },
     async explain(principal, demand) {
-      const evidence = gather(principal, demand, await policiesOf(principal))
+      const found = await Promise.all([policiesOf(principal), grants(demand, principal)])
+      const evidence = gather(principal, demand, ...found)
       return { decision: evaluate(evidence), applied: findApplied(evidence) }
     },
   }

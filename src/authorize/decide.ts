@@ -175,7 +175,7 @@ function denied(reason: Denied['reason'], statement: string): Denied {
 }
 
 function allowedByGrant(grant: Grant): Allowed {
-  return { allowed: true, by: 'grant', statement: `grant ${grant.grantId}` }
+  return { allowed: true, by: 'grant', statement: `grant ${grant.grantId}`, grantId: grant.grantId }
 }
 
 /** How decisions and audit records name a statement: by Sid, or by its position from 1. */

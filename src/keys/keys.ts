@@ -3,7 +3,7 @@
  * algorithm, limits), turns API algorithms into HSM intents and composes ciphertext blobs. Authorization is not its business.
  */
 import type { Deadline } from '../call.ts'
-import type { AliasRecord, KeyEntry, KeyName } from '../catalog/catalog.ts'
+import type { AliasRecord, GrantRecord, KeyEntry, KeyName } from '../catalog/catalog.ts'
 import type { KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
 
 /** Who asks and where: picks account and Region for bare ids. */
@@ -43,6 +43,9 @@ export interface ParsedBlob {
   /** 64 hex. */
   readonly materialId: string
 }
+
+/** What a new grant is to be; its id and date are the gateway's. `name` is empty when it has none. */
+export type GrantRequest = Omit<GrantRecord, keyof KeyName | 'keyArn' | 'grantId' | 'createdAt'>
 
 export interface KeyService {
   keyArn(name: KeyName): string
@@ -140,6 +143,32 @@ export interface KeyService {
     after: string | undefined,
     limit: number,
   ): Promise<{ readonly aliases: readonly AliasRecord[]; readonly more: boolean }>
+  /**
+   * Makes a grant, or answers the one that an identical request of the same name made.
+   * @throws `KeyDisabled`, `KeyStateInvalid`, `ValidationFailed` when it does not fit the key, `LimitExceeded`, `DryRun`.
+   */
+  createGrant(entry: KeyEntry, request: GrantRequest, options: { readonly dryRun: boolean }): Promise<GrantRecord>
+  findGrant(name: KeyName, grantId: string): Promise<GrantRecord | undefined>
+  /** In stable order, by ascending grant id; `after` is one. */
+  listGrants(
+    entry: KeyEntry,
+    filter: { readonly granteePrincipal?: string; readonly granteeServicePrincipal?: string },
+    after: string | undefined,
+    limit: number,
+  ): Promise<{ readonly grants: readonly GrantRecord[]; readonly more: boolean }>
+  /** Grants on keys of every account, in the Region of the call, that a principal or service may retire. */
+  listRetirableGrants(
+    locale: Locale,
+    principal: string,
+    after: Pick<GrantRecord, 'account' | 'keyId' | 'grantId'> | undefined,
+    limit: number,
+  ): Promise<{ readonly grants: readonly GrantRecord[]; readonly more: boolean }>
+  /** False when it was gone already. Nobody is permitted by it any more when this resolves. */
+  deleteGrant(grant: Pick<GrantRecord, keyof KeyName | 'grantId'>): Promise<boolean>
+  /** A new token for a grant, another one at every call. */
+  encodeGrantToken(grant: GrantRecord): string
+  /** What a token names; undefined unless this gateway made it. */
+  parseGrantToken(token: string): (KeyName & { readonly grantId: string }) | undefined
   /** Algorithms a key offers, in AWS's order. */
   algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[]
 }

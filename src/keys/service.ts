@@ -22,6 +22,8 @@ import { currentMaterial, hsmKeyOf, publicKeyOf } from './backing-key.ts'
 import { type Blob, decodeBlob, encodeBlobHeader } from './ciphertext-blob.ts'
 import { createBackedKey } from './create-key.ts'
 import { encodeEncryptionContext } from './encryption-context.ts'
+import type { GrantTokens } from './grant-tokens.ts'
+import { createGrants } from './grants.ts'
 import { createKeyId, renderAliasArn, renderKeyArn } from './identifiers.ts'
 import { requireUsable } from './key-state.ts'
 import type { EncryptionContext, KeyService } from './keys.ts'
@@ -38,6 +40,7 @@ export interface KeyServiceParts {
   readonly defaultGroup: string
   /** Wall time in epoch milliseconds. */
   readonly now: () => number
+  readonly grantTokens: GrantTokens
 }
 
 export function createKeyService(parts: KeyServiceParts): KeyService {
@@ -116,6 +119,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
   const service: KeyService = {
     ...createLifeCycle(parts),
     ...createAliases(parts),
+    ...createGrants(parts),
     keyArn: (name) => renderKeyArn(partition, name),
     aliasArn: (alias) => renderAliasArn(partition, alias),
     algorithmsOf,

@@ -3,7 +3,7 @@
  * The authorizer adds those that describe the principal and the time. Values of a key are computed once per catalog entry.
  */
 import { addEncryptionContext } from '../../authorize/authorize.ts'
-import type { ConditionContext, Demand } from '../../call.ts'
+import type { ConditionContext, Demand, GrantTerms } from '../../call.ts'
 import type { KeyEntry } from '../../catalog/catalog.ts'
 import type { EncryptionContext, ResolvedKey } from '../../keys/keys.ts'
 import type { Scope } from '../../pipeline.ts'
@@ -17,6 +17,9 @@ export interface OperationConditions {
   /** Cryptographic operations, DescribeKey and GetPublicKey: the alias by which the request named the key. */
   readonly namesAlias?: boolean
   readonly more?: Iterable<readonly [key: string, value: string | readonly string[]]>
+  /** As in {@link Demand}. */
+  readonly grantId?: string
+  readonly offer?: GrantTerms
 }
 
 /** Keys that hold for any call: where it came from and, but for calls without a key, the caller's account. */
@@ -85,6 +88,8 @@ export function demandOnKey(
     resourceAccount: key.account,
     resourcePolicy: entry === undefined ? undefined : (entry.policy?.document ?? null),
     ...(entry?.policy == null ? {} : { resourcePolicyRevision: entry.policy.revision }),
+    ...(conditions.grantId === undefined ? {} : { grantId: conditions.grantId }),
+    ...(conditions.offer === undefined ? {} : { offer: conditions.offer }),
     context,
   }
 }
