@@ -45,6 +45,12 @@ export const errorCodes = Object.freeze({
   CiphertextInvalid: caller(),
   SignatureInvalid: caller(),
   MacInvalid: caller(),
+  // importing key material
+  KeyMaterialIncorrect: caller(),
+  ImportTokenInvalid: caller(),
+  ImportTokenExpired: caller(),
+  /** Something else is changing the key right now, or is about to. */
+  Conflict: caller(),
   // behind the gateway
   KeyUnavailable: hsm(true),
   HsmFailure: hsm(true),
@@ -86,8 +92,10 @@ export interface ErrorParams {
   readonly Unsupported: { readonly text?: string }
   readonly TagInvalid: { readonly text: string }
   readonly KeyDisabled: { readonly keyArn: string }
-  readonly KeyStateInvalid: { readonly keyArn: string; readonly condition: string }
+  /** `text` where the sentence is not `<key ARN> is <condition>.` */
+  readonly KeyStateInvalid: { readonly keyArn: string; readonly condition: string } | { readonly text: string }
   readonly KeyUsageInvalid: { readonly text: string }
+  readonly Conflict: { readonly text: string }
 }
 
 type ParamsOf<C extends ErrorCode> = C extends keyof ErrorParams ? ErrorParams[C] : undefined

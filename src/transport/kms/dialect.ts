@@ -64,7 +64,7 @@ const dialect = {
   NotAuthorized: [400, 'NotAuthorizedException', none],
   TagInvalid: [400, 'TagException', own],
   KeyDisabled: [400, 'DisabledException', (params) => `${params.keyArn} is disabled.`],
-  KeyStateInvalid: [400, 'KMSInvalidStateException', (params) => `${params.keyArn} is ${params.condition}.`],
+  KeyStateInvalid: [400, 'KMSInvalidStateException', stateText],
   KeyUsageInvalid: [400, 'InvalidKeyUsageException', own],
   IncorrectKey: [
     400,
@@ -74,6 +74,10 @@ const dialect = {
   CiphertextInvalid: [400, 'InvalidCiphertextException', none],
   SignatureInvalid: [400, 'KMSInvalidSignatureException', none],
   MacInvalid: [400, 'KMSInvalidMacException', none],
+  KeyMaterialIncorrect: [400, 'IncorrectKeyMaterialException', none],
+  ImportTokenInvalid: [400, 'InvalidImportTokenException', none],
+  ImportTokenExpired: [400, 'ExpiredImportTokenException', none],
+  Conflict: [400, 'ConflictException', own],
   KeyUnavailable: [
     500,
     'KeyUnavailableException',
@@ -105,6 +109,10 @@ const dialect = {
   AliasNameInvalid: [400, 'InvalidAliasNameException', own],
   CustomKeyStoreNotFound: [400, 'CustomKeyStoreNotFoundException', own],
 } satisfies { readonly [C in ErrorCode | KmsCode]: Entry<C> }
+
+function stateText(params: ErrorParams['KeyStateInvalid']): string {
+  return 'text' in params ? params.text : `${params.keyArn} is ${params.condition}.`
+}
 
 /** AWS IAM User Guide, "Troubleshoot access denied error messages". */
 function accessDeniedText(params: ErrorParams['AccessDenied']): string {
