@@ -10,10 +10,10 @@ process.umask(0o077)
 enableCompileCache(path.join(import.meta.dirname, '../node_modules/.cache/hsmgate'))
 const { runCommandLine } = await import('./cli/command-line.ts')
 
-// A reader that went away (`hsmgate key list | head`) ends the output, not the gateway.
+// A reader or a terminal that went away (`hsmgate key list | head`) ends the output, not the gateway.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error
   })
 }
 

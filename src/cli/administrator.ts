@@ -17,7 +17,8 @@ const allowEverything = JSON.stringify({
 export interface AdministratorParts {
   readonly administration: Administration
   readonly account: string
-  readonly region: string
+  /** Regions that the gateway serves; the first is the default. */
+  readonly regions: readonly string[]
   readonly credentialsFile: string
   readonly now: () => number
 }
@@ -30,7 +31,7 @@ export interface Administrator {
 }
 
 export async function ensureAdministrator(parts: AdministratorParts): Promise<Administrator> {
-  const { administration, account, region, credentialsFile } = parts
+  const { administration, account, regions, credentialsFile } = parts
   const notes: string[] = []
   const stored = await findCredentials(credentialsFile)
   if (stored) {
@@ -51,13 +52,13 @@ export async function ensureAdministrator(parts: AdministratorParts): Promise<Ad
     const aside = await keepAside(credentialsFile, new Date(parts.now()))
     notes.push(`the old file is kept as ${aside}; a new access key of ${administratorName} takes its place`)
   }
-  const credentials = { accessKeyId, secretAccessKey, region }
+  const credentials = { accessKeyId, secretAccessKey, region: regions[0]! }
   await saveCredentials(credentialsFile, credentials)
   return { credentials, notes }
 }
 
 async function judge(
-  { administration, account, credentialsFile }: AdministratorParts,
+  { administration, account, regions, credentialsFile }: AdministratorParts,
   {
     user: name,
     active,
@@ -71,6 +72,13 @@ async function judge(
   }
   if (!active) {
     return { notes: [`${credentialsFile}: its access key is disabled; hsmgate principal key enable ${accessKeyId}`] }
+  }
+  if (!regions.includes(stored.region)) {
+    return {
+      notes: [
+        `${credentialsFile}: the gateway does not serve Region ${stored.region}; name ${regions.join(' or ')} in it`,
+      ],
+    }
   }
   return { credentials: stored, notes: [] }
 }

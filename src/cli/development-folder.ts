@@ -3,7 +3,7 @@
  * all; what exists is never touched, so that making it again completes what is missing.
  */
 import { existsSync, statSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, realpath } from 'node:fs/promises'
 import path from 'node:path'
 import { createSoftHsmToken, findSoftHsmModule, findSoftHsmToken } from '../../softhsm/token.ts'
 import { ProblemsError } from '../problem.ts'
@@ -47,8 +47,10 @@ export async function completeDevelopmentFolder(
 
   const tokenDirectory = path.join(directory, 'softhsm')
   const config = await findText(configFile)
-  if (config === undefined || usesToken(config, directory, tokenDirectory)) {
+  const token = config === undefined ? undefined : findOwnToken(config, directory, tokenDirectory)
+  if (config === undefined || token !== undefined) {
     if (await completeToken(tokenDirectory)) made.push(tokenDirectory)
+    await requireOwnPlace(tokenDirectory, token?.env?.SOFTHSM2_CONF)
   }
   const tlsDirectory = path.join(directory, 'tls')
   await makeFolder(tlsDirectory)
@@ -60,15 +62,39 @@ export async function completeDevelopmentFolder(
   return { made }
 }
 
-/** A configuration of the operator's own making may use another token; then no SoftHSM2 is needed. */
-function usesToken(config: string, directory: string, tokenDirectory: string): boolean {
+interface ConfiguredToken {
+  readonly pinFile: string
+  readonly env?: { readonly SOFTHSM2_CONF?: string }
+}
+
+/** A configuration of the operator's own making may use other tokens only; then no SoftHSM2 is needed. */
+function findOwnToken(config: string, directory: string, tokenDirectory: string): ConfiguredToken | undefined {
   try {
-    const { tokens } = JSON.parse(config) as { readonly tokens: Readonly<Record<string, { readonly pinFile: string }>> }
-    return Object.values(tokens).some(
+    const { tokens } = JSON.parse(config) as { readonly tokens: Readonly<Record<string, ConfiguredToken>> }
+    return Object.values(tokens).find(
       ({ pinFile }) => path.resolve(directory, pinFile) === path.join(tokenDirectory, 'pin'),
     )
   } catch {
-    return false // whoever loads it reports what is wrong
+    return undefined // whoever loads it reports what is wrong
+  }
+}
+
+/**
+ * SoftHSM2 and the configuration name the token by absolute paths. In a folder that was copied they would lead to the token of the
+ * original, whose keys a second catalog could then destroy.
+ */
+async function requireOwnPlace(
+  tokenDirectory: string,
+  configured = path.join(tokenDirectory, 'softhsm2.conf'),
+): Promise<void> {
+  const here = await realpath(tokenDirectory)
+  const [, tokens = ''] =
+    /^directories\.tokendir\s*=\s*(.+)$/m.exec((await findText(path.join(here, 'softhsm2.conf'))) ?? '') ?? []
+  for (const place of [path.dirname(configured), path.dirname(tokens.trim())]) {
+    if ((await realpath(place).catch(() => undefined)) === here) continue
+    const cause = `was moved or copied from ${place}, which its configuration still names`
+    const remedy = `move it back, or replace ${place} by ${tokenDirectory} in softhsm2.conf and config.json`
+    throw new ProblemsError([{ at: tokenDirectory, cause, remedy }])
   }
 }
 

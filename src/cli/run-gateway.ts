@@ -1,6 +1,6 @@
 /**
- * The life of a gateway in this process: open, ready, reload on SIGHUP, drain on SIGINT or SIGTERM. One gateway for each process: the
- * signals are the process's.
+ * The life of a gateway in this process: open, ready, drain on SIGINT or SIGTERM; SIGHUP is what the command makes of it. One gateway
+ * for each process: the signals are the process's.
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/config.ts'
@@ -15,18 +15,20 @@ export interface GatewayLife {
   readonly open: (config: Config) => Promise<Gateway>
   /** Runs once the doors are open; when it fails the gateway is closed again. */
   readonly ready: (gateway: Gateway, config: Config) => Promise<void>
+  /** What SIGHUP means: for a service, to read its configuration again; for a program in a terminal, that the terminal is gone. */
+  readonly hangUp: 'reload' | 'stop'
 }
 
 /** Resolves when the gateway was asked to stop and has finished what was under way. @throws ProblemsError when it can't start. */
-export async function runGateway(terminal: Terminal, { load, open, ready }: GatewayLife): Promise<void> {
-  using signals = listenForStop(terminal)
+export async function runGateway(terminal: Terminal, { load, open, ready, hangUp }: GatewayLife): Promise<void> {
+  using signals = listenForStop(terminal, hangUp === 'stop' ? ['SIGINT', 'SIGTERM', 'SIGHUP'] : ['SIGINT', 'SIGTERM'])
   const config = load()
   await using gateway = await open(config)
   if (signals.stopped) return
   await ready(gateway, config)
 
   const reload = () => reloadGateway(terminal, gateway, load, config)
-  process.on('SIGHUP', reload)
+  if (hangUp === 'reload') process.on('SIGHUP', reload)
   try {
     await signals.stop
   } finally {
@@ -40,7 +42,7 @@ interface StopSignals extends Disposable {
   readonly stopped: boolean
 }
 
-function listenForStop(terminal: Terminal): StopSignals {
+function listenForStop(terminal: Terminal, names: readonly NodeJS.Signals[]): StopSignals {
   const { promise, resolve } = Promise.withResolvers<void>()
   const meaningAt = createStopRule()
   let stopped = false
@@ -55,14 +57,14 @@ function listenForStop(terminal: Terminal): StopSignals {
     terminal.err(`${signal}: finishing what is under way, then ending\n`)
     resolve()
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  for (const name of names) process.on(name, onSignal)
   return {
     stop: promise,
     get stopped() {
       return stopped
     },
     [Symbol.dispose]() {
-      process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+      for (const name of names) process.off(name, onSignal)
     },
   }
 }

@@ -161,12 +161,20 @@ function createClient({ endpoint, certificate, credentials }: ProofParts): Ask {
     )
     secret.fill(0)
     const { status, text } = await post(new URL(`${url.protocol}//${host}/`), headers, body, certificate)
-    const answer = text === '' ? {} : (JSON.parse(text) as Members)
+    const answer = parseAnswer(operation, status, text)
     if (status === 200) return answer
     const name = String(answer.__type ?? `status ${status}`)
       .split('#')
       .at(-1)!
     throw new RefusedError(operation, name, String(answer.message ?? answer.Message ?? ''))
+  }
+}
+
+function parseAnswer(operation: string, status: number, text: string): Members {
+  try {
+    return JSON.parse(text) as Members
+  } catch (cause) {
+    throw new Error(`${operation} was answered with status ${status} and without JSON`, { cause })
   }
 }
 

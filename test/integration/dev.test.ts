@@ -217,7 +217,7 @@ describe('hsmgate dev', () => {
 
     const [, accessKeyId] = /aws_access_key_id = (\w+)/.exec(snippet.out)!
     expect((await hsmgate('principal', 'key', 'disable', accessKeyId!)).code).toBe(0)
-    await expect(asBob('list-keys')).rejects.toThrow(/UnrecognizedClientException|InvalidClientTokenId/)
+    await expect(asBob('list-keys')).rejects.toThrow(/UnrecognizedClientException/)
     const { AccessKeyMetadata } = await json('principal', 'key', 'list', 'bob')
     expect(AccessKeyMetadata.map(({ Status }: { Status: string }) => Status).sort()).toEqual(['Active', 'Inactive'])
     expect((await hsmgate('principal', 'delete', 'bob')).code).toBe(0)

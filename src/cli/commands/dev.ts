@@ -52,6 +52,7 @@ async function runDevelopment(terminal: Terminal, options: DevOptions): Promise<
   await runGateway(terminal, {
     load: () => loadDevelopmentConfig(development.configFile, options, terminal.environment),
     open: (config) => openGateway(config, { log }),
+    hangUp: 'stop',
     async ready(gateway, config) {
       await becomeReady(terminal, options, development, gateway, config)
       log.show()
@@ -71,7 +72,7 @@ async function becomeReady(
   const { credentials, notes } = await ensureAdministrator({
     administration,
     account: config.accounts[0]!,
-    region: config.regions[0]!,
+    regions: config.regions,
     credentialsFile,
     now: Date.now,
   })

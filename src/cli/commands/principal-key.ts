@@ -4,12 +4,12 @@
  */
 import type { Command } from 'commander'
 import type { AccessKeyDescription } from '../../administration.ts'
+import { type AccountOption, accountOption } from '../account-option.ts'
 import { addAction } from '../action.ts'
 import { formatProfile } from '../credentials-file.ts'
 import { loadEffectiveConfig } from '../effective-config.ts'
 import { askGateway } from '../operator-client.ts'
 import { formatTable, formatTime, show, type Terminal } from '../terminal.ts'
-import { type AccountOption, accountOption } from './principal.ts'
 
 type NewAccessKey = AccessKeyDescription & { readonly secretAccessKey: string }
 

@@ -2,10 +2,10 @@
 import { open } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { ProblemsError } from '../../problem.ts'
+import { type AccountOption, accountOption } from '../account-option.ts'
 import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
 import { printable, show, type Terminal } from '../terminal.ts'
-import { type AccountOption, accountOption } from './principal.ts'
 
 interface PolicyNameOption extends AccountOption {
   readonly policyName: string

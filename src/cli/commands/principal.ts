@@ -1,17 +1,12 @@
 /** `hsmgate principal …`: users of the gateway, asked of the running gateway. JSON has the member names of AWS IAM. */
 import type { Command } from 'commander'
 import type { UserDescription } from '../../administration.ts'
+import { type AccountOption, accountOption } from '../account-option.ts'
 import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
 import { formatTable, formatTime, show, type Terminal } from '../terminal.ts'
 import { addPrincipalKey } from './principal-key.ts'
 import { addPrincipalPolicy } from './principal-policy.ts'
-
-export interface AccountOption {
-  readonly account?: string
-}
-
-export const accountOption = ['--account <id>', 'account of the user (default: the first one configured)'] as const
 
 export function addPrincipal(program: Command, terminal: Terminal): void {
   const principal = program.command('principal').description('users, their policies and access keys')

@@ -14,6 +14,7 @@ export function addServe(program: Command, terminal: Terminal): void {
     await runGateway(terminal, {
       load: () => loadRunnableConfig(options, terminal),
       open: openGateway,
+      hangUp: 'reload',
       async ready({ endpoints }, { file }) {
         show(
           terminal,

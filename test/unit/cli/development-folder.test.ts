@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -112,6 +112,33 @@ describe('completeDevelopmentFolder', () => {
     const before = await snapshot()
     expect(await complete()).toEqual([])
     expect(await snapshot()).toEqual(before)
+  })
+
+  it('refuses a copy, whose token would be the original one', async () => {
+    await complete()
+    const original = directory
+    directory = path.join(home, 'copy')
+    await cp(original, directory, { recursive: true })
+    await expect(complete()).rejects.toMatchObject({
+      problems: [
+        {
+          at: path.join(directory, 'softhsm'),
+          cause: `was moved or copied from ${original}/softhsm, which its configuration still names`,
+        },
+      ],
+    })
+    for (const name of ['config.json', 'softhsm/softhsm2.conf']) {
+      const file = path.join(directory, name)
+      await writeFile(file, (await readFile(file, 'utf8')).replaceAll(original, directory))
+    }
+    expect(await complete()).toEqual([])
+  })
+
+  it('knows its place by another name', async () => {
+    await complete()
+    await symlink(directory, path.join(home, 'link'))
+    directory = path.join(home, 'link')
+    expect(await complete()).toEqual([])
   })
 
   it('refuses a path that no socket can have before it makes anything', async () => {
