@@ -186,6 +186,7 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
         throttles: 0,
         hedged: false,
         avoid: undefined,
+        needsSound: false,
         notBeforeMs: 0,
       })
     })

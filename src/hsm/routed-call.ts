@@ -49,6 +49,8 @@ export interface RoutedCall {
   hedged: boolean
   /** Id of the worker it should not go to again, while there is a choice. */
   avoid: string | undefined
+  /** It met a lost login or module: only a worker without such doubts may try it again. */
+  needsSound: boolean
   notBeforeMs: number
 }
 

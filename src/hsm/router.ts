@@ -57,6 +57,7 @@ const maxQueued: Readonly<Record<Lane, number>> = { hot: 8192, admin: 256, manag
 /** Pauses double from 20 ms, so this many take about 0.6 s; of a module that refuses one call in five, one call in 16,000 is lost. */
 const maxThrottles = 5
 const maxStrikes = 3
+const maxReplacements = 3
 
 export function createRouter(options: RouterOptions): Router {
   const { group, observe } = options
@@ -217,6 +218,7 @@ export function createRouter(options: RouterOptions): Router {
 
   function mayTry(call: RoutedCall, worker: WorkerProcess): boolean {
     if (call.avoid === worker.id && (call.live > 0 || countReady(workers, call.rule.lane) > 1)) return false
+    if (call.needsSound && worker.isDoubtful) return false
     if (call.deaths > 0) return worker.suspectsInFlight === 0
     return !call.hedged || worker.suspectsInFlight < Math.max(1, worker.maxWindow >> 2)
   }
@@ -247,6 +249,7 @@ export function createRouter(options: RouterOptions): Router {
     const nowMs = performance.now()
     const hsmMs = response.hsmMicros / 1000
     worker.strikes = 0
+    worker.isDoubtful = false
     if (worker.window < worker.maxWindow) worker.window = Math.min(worker.maxWindow, worker.window + 1 / worker.window)
     if (options.breakerOf(worker).succeeded()) observe.breaker(worker.token, 'closed', 0)
     estimates.answered(call.estimate, hsmMs)
@@ -301,11 +304,17 @@ export function createRouter(options: RouterOptions): Router {
       retry = call.retries < 2 && resumesAtMs(workers, call.rule.lane, options.breakerOf) < call.deadlineAtMs
     } else {
       if (breaker.succeeded()) observe.breaker(worker.token, 'closed', 0) // it answered: it is there
-      if (step === 'replace') options.replace(worker, failure.detail)
+      if (step === 'replace') {
+        worker.isDoubtful = true
+        call.needsSound = true
+        options.replace(worker, failure.detail)
+        // All workers may have lost their login at once: the replacement of one is seldom late for a deadline.
+        retry = call.retries < maxReplacements && options.trouble() === undefined
+      }
       if (step === 'elsewhere' && ++worker.strikes === maxStrikes)
         options.replace(worker, `${maxStrikes} × ${failure.detail}`)
       if (step === 'back-off') worker.window = Math.max(1, worker.window / 2)
-      retry = (step === 'elsewhere' || step === 'look-elsewhere' || step === 'replace') && call.retries === 0
+      if (step === 'elsewhere' || step === 'look-elsewhere') retry = call.retries === 0
     }
     if (call.state !== 'open' || call.live > 0) return // another attempt decides
     const movable = call.pinnedTo === undefined && call.rule.replay !== 'never'

@@ -1,4 +1,7 @@
-/** Which worker takes the next call of a lane: the least loaded one that is ready, has room and whose token's breaker is closed. Pure reading. */
+/**
+ * Which worker takes the next call of a lane: the least loaded one that is ready, has room and whose token's breaker is closed; a doubtful one
+ * only when there is no other. Pure reading.
+ */
 import type { Breaker } from './breaker.ts'
 import type { Lane } from './events.ts'
 import type { WorkerProcess } from './worker-process.ts'
@@ -22,7 +25,7 @@ export function pickWorker(
   for (const worker of workers) {
     if (!isReady(worker, lane) || !hasRoom(worker, lane) || !breakerOf(worker).allows(nowMs)) continue
     if (isAllowed !== undefined && !isAllowed(worker)) continue
-    if (best === undefined || load(worker, lane) < load(best, lane)) best = worker
+    if (best === undefined || isBetter(worker, best, lane)) best = worker
   }
   return best
 }
@@ -53,6 +56,11 @@ export function resumesAtMs(
 
 function isReady(worker: WorkerProcess, lane: Lane): boolean {
   return worker.state === 'ready' && worker.role === (lane === 'manage' ? 'manage' : 'serve')
+}
+
+function isBetter(worker: WorkerProcess, best: WorkerProcess, lane: Lane): boolean {
+  if (worker.isDoubtful !== best.isDoubtful) return best.isDoubtful
+  return load(worker, lane) < load(best, lane)
 }
 
 function load(worker: WorkerProcess, lane: Lane): number {

@@ -26,6 +26,8 @@ export interface WorkerProcess extends WorkerName {
   suspectsInFlight: number
   /** Failures that asked for another session, since the last success. */
   strikes: number
+  /** Its module lost login or state, and its replacement is ordered: others are preferred, until a call succeeds here. */
+  isDoubtful: boolean
   /** Session objects made and not yet destroyed here. */
   sessionObjects: number
   /** Calls on its session objects that wait for room. */
@@ -135,6 +137,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     adminInFlight: 0,
     suspectsInFlight: 0,
     strikes: 0,
+    isDoubtful: false,
     sessionObjects: 0,
     pinned: [],
     dead: death.promise,
