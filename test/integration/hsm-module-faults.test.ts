@@ -5,7 +5,7 @@
 import { createHash, createPublicKey, randomBytes, randomUUID, verify } from 'node:crypto'
 import { copyFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { deadlineIn } from '../../src/call.ts'
 import { GatewayError } from '../../src/error.ts'
 import type { HsmEvents } from '../../src/hsm/events.ts'
@@ -28,13 +28,22 @@ interface Bench extends AsyncDisposable {
   readonly quarantined: string[]
   hsm: SupervisedHsm
   reopen(): Promise<void>
+  /** No rules, two warm workers, nothing counted. */
+  reset(): Promise<void>
   serving(): number
+  pids(role?: 'serve' | 'manage'): number[]
 }
 
-const open: Bench[] = []
-afterEach(async () => {
-  for (const bench of open.splice(0)) await bench[Symbol.asyncDispose]()
-})
+/** One for all cases of a `describe`: their faults leave it whole. */
+function shareBench(): () => Bench {
+  let bench: Bench
+  beforeAll(async () => {
+    bench = await openBench()
+  })
+  afterEach(() => bench.reset())
+  afterAll(() => bench[Symbol.asyncDispose]())
+  return () => bench
+}
 
 async function openBench({ sessions = 2 }: { readonly sessions?: number } = {}): Promise<Bench> {
   const token = await createShimmedToken()
@@ -84,15 +93,24 @@ async function openBench({ sessions = 2 }: { readonly sessions?: number } = {}):
       await bench.hsm[Symbol.asyncDispose]()
       bench.hsm = await start()
     },
+    async reset() {
+      token.clear()
+      await until(() => bench.serving() === 2)
+      for (const list of [deaths, retries, quarantined]) list.length = 0
+    },
     serving: () =>
       bench.hsm.groups()[0]!.workers.filter(({ role, state }) => role === 'serve' && state === 'ready').length,
+    pids: (of) =>
+      bench.hsm
+        .groups()[0]!
+        .workers.filter(({ role }) => of === undefined || role === of)
+        .map(({ pid }) => pid!),
     async [Symbol.asyncDispose]() {
       token.clear()
       await bench.hsm[Symbol.asyncDispose]()
       await token[Symbol.asyncDispose]()
     },
   }
-  open.push(bench)
   await until(() => bench.serving() === 2)
   return bench
 }
@@ -110,7 +128,7 @@ function isValid(publicKey: Uint8Array, message: Buffer, signature: Buffer): boo
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  await expect.poll(condition, { timeout: 20_000, interval: 10 }).toBe(true)
+  await vi.waitUntil(condition, { timeout: 20_000, interval: 10 })
 }
 
 interface Load {
@@ -184,10 +202,12 @@ async function underLoad(
 }
 
 describe('a crash in the module', () => {
+  const benchOf = shareBench()
+
   it.each(['C_Sign', 'C_SignInit', 'C_Encrypt', 'C_Decrypt'])(
     'in %s fails no call while another worker serves',
     async (call) => {
-      const bench = await openBench()
+      const bench = benchOf()
       const failures = await underLoad(bench, [`${call} to=1 scope=all crash`], () => bench.deaths.length === 1)
       expect(failures).toEqual([])
       expect(bench.deaths).toEqual(['serve ended by SIGSEGV'])
@@ -196,7 +216,7 @@ describe('a crash in the module', () => {
   )
 
   it('in the manage worker disturbs no one who uses keys', async () => {
-    const bench = await openBench()
+    const bench = benchOf()
     const load = startLoad(bench)
     bench.token.rules(['C_GenerateKeyPair to=1 scope=all crash'])
     const made = bench.hsm.generate(intentOf('ECC_NIST_P256', 'SIGN_VERIFY'), inTime())
@@ -210,14 +230,14 @@ describe('a crash in the module', () => {
 
 describe('a hang in the module', () => {
   it('of one session fails no call and costs its worker', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const failures = await underLoad(bench, ['C_Sign to=1 scope=all hang'], () => bench.deaths.length === 1)
     expect(failures).toEqual([])
     expect(bench.deaths).toEqual([expect.stringMatching(/^serve no answer to sign within \d+ ms$/)])
   })
 
   it('of all sessions of a worker fails no call', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const failures = await underLoad(bench, ['C_Sign in=one hang'], () => bench.deaths.length === 1)
     expect(failures).toEqual([])
     expect(bench.deaths).toHaveLength(1)
@@ -225,7 +245,7 @@ describe('a hang in the module', () => {
   })
 
   it('of every function of a worker fails no call, even of clients in a hurry', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const failures = await underLoad(
       bench,
       ['C_Sign,C_SignInit,C_EncryptInit,C_DecryptInit in=one hang'],
@@ -245,19 +265,32 @@ describe('lost state of the module', () => {
     ['a login lost before a derivation or an encryption', ['C_EncryptInit to=1 scope=all logout']],
     ['handles that are all invalid', ['C_SignInit to=1 scope=all stale', 'C_DecryptInit to=1 scope=all stale']],
   ])('fails no call: %s', async (_what, rules) => {
-    const bench = await openBench()
+    await using bench = await openBench()
     expect(await underLoad(bench, rules, () => true)).toEqual([])
     expect(bench.quarantined).toEqual([])
   })
 
   it('fails no call: sessions that cannot be opened again', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const rules = ['C_Sign to=1 scope=all drop=all', 'C_OpenSession in=one to=20 rv=CKR_SESSION_COUNT']
     expect(await underLoad(bench, rules, () => true)).toEqual([])
   })
 
+  it('fails no call when all workers lose their login at once', async () => {
+    await using bench = await openBench()
+    const before = bench.pids('serve')
+    const load = startLoad(bench, 15_000)
+    await load.more(20)
+    bench.token.rules(before.map((pid) => `C_SignInit in=${pid} to=1 logout`))
+    await until(() => before.every((_, rule) => bench.token.hits(rule) > 0))
+    await until(() => bench.pids('serve').every((pid) => !before.includes(pid)))
+    await load.more(50)
+    await load.stop()
+    expect(load.failures).toEqual([])
+  })
+
   it('leaves a worker with the sessions that the token has', async () => {
-    const bench = await openBench({ sessions: 4 })
+    await using bench = await openBench({ sessions: 4 })
     bench.token.rules(['C_OpenSession sessions=2']) // one of them holds the login
     await bench.reopen()
     const load = startLoad(bench)
@@ -269,6 +302,8 @@ describe('lost state of the module', () => {
 })
 
 describe('return values of a module in trouble', () => {
+  const benchOf = shareBench()
+
   it.each([
     ['CKR_DEVICE_ERROR'],
     ['CKR_GENERAL_ERROR'],
@@ -283,13 +318,13 @@ describe('return values of a module in trouble', () => {
     ['CKR_CRYPTOKI_NOT_INITIALIZED'],
     ['0x80000123'],
   ])('%s from one worker fails no call while another serves', async (rv) => {
-    const bench = await openBench()
+    const bench = benchOf()
     const failures = await underLoad(bench, [`C_Sign,C_Encrypt in=one to=40 rv=${rv} after`], () => true)
     expect(failures).toEqual([])
   })
 
   it('that throttle one call in five are waited out', async () => {
-    const bench = await openBench()
+    const bench = benchOf()
     const failures = await underLoad(
       bench,
       ['C_Sign,C_Encrypt chance=0.2 rv=CKR_TOKEN_RESOURCE_EXCEEDED after'],
@@ -301,7 +336,7 @@ describe('return values of a module in trouble', () => {
   })
 
   it('never let a falsified ciphertext out of encryptThenVerify', async () => {
-    const { hsm, token, sealing } = await openBench()
+    const { hsm, token, sealing } = benchOf()
     token.rules(['C_Encrypt to=1 scope=all flip'])
     const data = Buffer.from('plain')
     const sealed = await hsm.encryptThenVerify(sealing.key, 'SEAL', { data }, inTime())
@@ -310,11 +345,46 @@ describe('return values of a module in trouble', () => {
   })
 })
 
+describe('replacement of workers', () => {
+  const benchOf = shareBench()
+
+  it('fails no call when the old ones hang at their end', async () => {
+    const bench = benchOf()
+    const load = startLoad(bench)
+    const before = bench.pids()
+    bench.token.rules(before.map((pid) => `C_Finalize in=${pid} hang`))
+    bench.hsm.replaceWorkers('to see their end')
+    await until(() => bench.pids().every((pid) => !before.includes(pid)))
+    await load.more(50)
+    await load.stop()
+    expect(load.failures).toEqual([])
+    expect(bench.token.hits(0)).toBe(1)
+  })
+
+  it('fails no call when the new ones start slowly, or not at once', async () => {
+    const bench = benchOf()
+    const load = startLoad(bench)
+    const before = bench.pids()
+    bench.token.rules([
+      'C_Initialize delay=300',
+      'C_Login to=2 scope=all rv=CKR_DEVICE_ERROR',
+      'C_OpenSession to=1 scope=all rv=CKR_SESSION_COUNT',
+      'C_FindObjectsInit to=1 scope=all crash',
+    ])
+    bench.hsm.replaceWorkers('to see their start')
+    await until(() => bench.pids().every((pid) => !before.includes(pid)))
+    await load.more(50)
+    await load.stop()
+    expect(load.failures).toEqual([])
+    expect([0, 1, 2, 3].map((rule) => bench.token.hits(rule) > 0)).toEqual([true, true, true, true])
+  })
+})
+
 describe('a poison message', () => {
   const poison = Buffer.alloc(32, 'poison')
 
   it.each(['crash', 'hang'])('that makes the module %s costs two workers at most', async (action) => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const { hsm, token } = bench
     const other = await hsm.generate(intentOf('ECC_NIST_P256', 'SIGN_VERIFY'), inTime())
     const load = startLoad(bench, 15_000)
@@ -340,7 +410,7 @@ describe('a wrong PIN', () => {
   const refusals = (bench: Bench) => logins(bench).filter(({ rv }) => rv === pinIncorrect)
 
   it('reaches the module exactly once, whoever starts again', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const right = logins(bench).length
     await bench.hsm[Symbol.asyncDispose]()
     writeFileSync(bench.pinFile, 'wrong PIN')
@@ -360,7 +430,7 @@ describe('a wrong PIN', () => {
   })
 
   it('that comes while others serve reaches the module once, and they serve on', async () => {
-    const bench = await openBench()
+    await using bench = await openBench()
     const load = startLoad(bench)
     writeFileSync(bench.pinFile, 'wrong PIN')
     await until(() => bench.hsm.groups()[0]!.tokens[0]!.pinRefused)
@@ -376,5 +446,24 @@ describe('a wrong PIN', () => {
     await load.stop()
     expect(load.failures).toEqual([])
     expect(refusals(bench)).toHaveLength(1)
+  })
+
+  it('on which the module dies reaches it twice at most, whoever starts again', async () => {
+    await using bench = await openBench()
+    const load = startLoad(bench)
+    const before = bench.token.count('C_Login')
+    writeFileSync(bench.pinFile, 'wrong PIN')
+    bench.token.rules(['C_Login after crash'])
+    await until(() => bench.hsm.groups()[0]!.tokens[0]!.pinRefused)
+    bench.hsm.replaceWorkers('once more')
+    await load.more(100)
+    await load.stop()
+    expect(load.failures).toEqual([])
+    await bench.reopen()
+    expect(bench.hsm.groups()[0]!.tokens[0]!.trouble).toContain('not tried again')
+    expect(bench.token.count('C_Login') - before).toBe(2)
+    bench.token.clear()
+    copyFileSync(bench.token.pinFile, bench.pinFile)
+    await until(() => bench.serving() === 2)
   })
 })
