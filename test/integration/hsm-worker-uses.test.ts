@@ -380,6 +380,36 @@ describe('wrapping', () => {
     expect((await ask({ ...kms, purpose: 'system' }, exportable)).code).toBe('KeyUsageInvalid')
   })
 
+  it('neither brings a wrapping key in nor lets a stored key out by unwrapping (known wrapping key attack)', async () => {
+    const domain = await generateKey(manage, { spec: 'SYMMETRIC_DEFAULT', usage: 'WRAP_UNWRAP', purpose: 'system' })
+    const key = await generateKey(serve, {
+      spec: 'HMAC_256',
+      usage: 'GENERATE_VERIFY_MAC',
+      residence: 'session',
+      exportable: true,
+    })
+    const algorithm = algorithmCode('AES_KWP')
+    const { wrapped } = await serve.ask('wrap', { ...keyFields(domain), ...targetFields(key), algorithm })
+    const intent = {
+      group: 'test',
+      spec: 'HMAC_256',
+      usage: 'GENERATE_VERIFY_MAC',
+      purpose: 'kms',
+      objectId: randomBytes(16),
+      keyId: 'x',
+      number: 1,
+      residence: 'session',
+    }
+    const wrappingKey = { ...intent, spec: 'SYMMETRIC_DEFAULT', usage: 'WRAP_UNWRAP', purpose: 'system' }
+    const fields = { ...keyFields(domain), algorithm, wrapped: Buffer.from(wrapped) }
+    for (const forbidden of [{ ...intent, exportable: true }, wrappingKey]) {
+      expect((await serve.refusal('unwrap', { ...fields, intent: forbidden })).code).toBe('KeyUsageInvalid')
+    }
+    const asToken = { ...wrappingKey, residence: 'token' }
+    expect((await manage.refusal('unwrap', { ...fields, intent: asToken })).code).toBe('KeyUsageInvalid')
+    expect((await serve.ask('unwrap', { ...fields, intent })).session).toBeGreaterThan(0)
+  })
+
   it('makes no extractable token object, whatever the intent says', async () => {
     const intent = {
       group: 'test',

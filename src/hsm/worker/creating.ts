@@ -49,6 +49,17 @@ export function readIntent(value: unknown): { intent: GenerateIntent; shape: Key
   return { intent, shape }
 }
 
+/**
+ * What comes in by unwrapping does not leave again and wraps nothing: else whoever commands the gateway could bring in a wrapping key
+ * that it knows, unwrap a stored key as exportable, and read it. @throws CallFailure `KeyUsageInvalid`
+ */
+export function readUnwrapIntent(value: unknown): { intent: GenerateIntent; shape: KeyShape } {
+  const read = readIntent(value)
+  if (read.intent.exportable === true) throw refusal('KeyUsageInvalid', 'an unwrapped key is never exportable')
+  if (read.intent.usage === 'WRAP_UNWRAP') throw refusal('KeyUsageInvalid', 'an unwrapped key wraps nothing')
+  return read
+}
+
 export class Creating {
   readonly #jobs: Jobs
   readonly #objects: Objects
@@ -111,7 +122,7 @@ export class Creating {
   }
 
   async unwrapSession(call: Call, key: KeyRef, algorithm: WrapAlgorithm, wrapped: Buffer, value: unknown) {
-    const { intent, shape } = readIntent(value)
+    const { intent, shape } = readUnwrapIntent(value)
     if (intent.residence !== 'session') throw refusal('ValidationFailed', 'token objects are made by manage', 'B')
     const construction = constructionOf(intent, constructionOfFacts(this.#facts))
     const handle = await this.#unwrapping.unwrap(call, key, algorithm, wrapped, intent, shape, construction)

@@ -8,7 +8,7 @@ import type { RequestFrame } from '../frame-codec.ts'
 import type { OperationName, Response } from '../frames.ts'
 import type { AdoptRequest, Construction, GenerateIntent, ObjectSummary, WrapAlgorithm } from '../port.ts'
 import { jobOp } from './addon.ts'
-import { type Created, readIntent } from './creating.ts'
+import { type Created, readIntent, readUnwrapIntent } from './creating.ts'
 import { CKA } from './cryptoki.ts'
 import { describeObject } from './describe.ts'
 import { constructionOfFacts, type Facts } from './facts.ts'
@@ -163,7 +163,7 @@ export class Managing {
   }
 
   async #unwrap(call: Call, key: KeyRef, algorithm: WrapAlgorithm, wrapped: Buffer, value: unknown): Promise<Created> {
-    const { intent, shape } = readTokenIntent(value)
+    const { intent, shape } = readTokenIntent(value, readUnwrapIntent)
     const construction = constructionOf(intent, constructionOfFacts(this.#facts))
     this.#refuseKnownId(call, intent, shape)
     const handle = await this.#unwrapping.unwrap(call, key, algorithm, wrapped, intent, shape, construction)
@@ -300,8 +300,8 @@ export class Managing {
   }
 }
 
-function readTokenIntent(value: unknown): { intent: GenerateIntent; shape: KeyShape } {
-  const read = readIntent(value)
+function readTokenIntent(value: unknown, parse = readIntent): { intent: GenerateIntent; shape: KeyShape } {
+  const read = parse(value)
   if (read.intent.residence !== 'token') throw refusal('ValidationFailed', 'session objects are made by serve', 'B')
   return read
 }

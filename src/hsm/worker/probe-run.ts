@@ -6,6 +6,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import type { Capabilities, GenerateIntent, KeySpec, KeyUsage } from '../port.ts'
 import type { Cipher } from './cipher.ts'
 import type { Created, Creating } from './creating.ts'
+import type { DataKeyPairs } from './data-key-pairs.ts'
 import type { Facts } from './facts.ts'
 import { CallFailure } from './failure.ts'
 import type { Call, Jobs } from './jobs.ts'
@@ -19,6 +20,7 @@ export interface ProbeParts {
   readonly objects: Objects
   readonly facts: Facts
   readonly creating: Creating
+  readonly pairs: DataKeyPairs
   readonly signing: Signing
   readonly cipher: Cipher
   readonly workingKeys: WorkingKeys

@@ -9,6 +9,7 @@ import { destroySessionObject } from './describe.ts'
 import { constructionOfFacts } from './facts.ts'
 import { type Call, openCall } from './jobs.ts'
 import { probeCurves, probeEdwards, probeRsa } from './probe-asymmetric.ts'
+import { probeDataKeyPairs } from './probe-data-key-pairs.ts'
 import { type ProbeParts, ProbeRun } from './probe-run.ts'
 import { probeHmac, probeSymmetric } from './probe-symmetric.ts'
 
@@ -22,7 +23,14 @@ export async function probeToken(parts: ProbeParts, call: Call): Promise<Capabil
   try {
     const isRandom = await drawsRandom(run)
     // RSA generation is what takes the time; the rest fits beside it
-    const probes = [probeRsa(run), probeCurves(run), probeEdwards(run), probeHmac(run), probeSymmetric(run)]
+    const probes = [
+      probeRsa(run),
+      probeCurves(run),
+      probeEdwards(run),
+      probeHmac(run),
+      probeSymmetric(run),
+      probeDataKeyPairs(run),
+    ]
     for (const probe of await Promise.allSettled(probes)) if (probe.status === 'rejected') throw probe.reason
     for (const what of postQuantum) run.refuse(what, 'needs PKCS#11 3.2; no mapping here')
     return {

@@ -4,11 +4,12 @@
  */
 
 import type { RequestFrame } from '../frame-codec.ts'
-import { algorithms, constructions, type OperationName, type Response } from '../frames.ts'
-import type { CipherAlgorithm, MacAlgorithm, Purpose, SignAlgorithm, WrapAlgorithm } from '../port.ts'
+import { algorithms, constructions, type OperationName, type Response, specs } from '../frames.ts'
+import type { CipherAlgorithm, KeySpec, MacAlgorithm, Purpose, SignAlgorithm, WrapAlgorithm } from '../port.ts'
 import { jobOp } from './addon.ts'
 import { Cipher } from './cipher.ts'
 import { type Created, Creating } from './creating.ts'
+import { DataKeyPairs } from './data-key-pairs.ts'
 import { destroySessionObject, summarise } from './describe.ts'
 import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
@@ -56,6 +57,7 @@ export class Serving {
   readonly #cipher: Cipher
   readonly #signing: Signing
   readonly #creating: Creating
+  readonly #pairs: DataKeyPairs
 
   constructor({ jobs, objects, facts, allowsThroughMemory }: Served) {
     const { workingKeys: opening, sealingKeys: sealing } = jobs.profile
@@ -70,6 +72,7 @@ export class Serving {
     this.#cipher = new Cipher(jobs, objects, this.#workingKeys, facts)
     this.#signing = new Signing(jobs, objects, this.#workingKeys)
     this.#creating = new Creating(jobs, objects, facts, new Unwrapping(jobs, objects, facts, allowsThroughMemory))
+    this.#pairs = new DataKeyPairs(jobs, objects, facts, this.#creating)
   }
 
   /** @throws CallFailure */
@@ -145,6 +148,8 @@ export class Serving {
       }
       case 'generate':
         return createdFields(await this.#creating.generateSession(call, frame.fields.intent))
+      case 'generateDataKeyPair':
+        return this.#pairs.generate(call, specOf(frame.fields.spec))
       case 'attributes':
         return { object: await summarise(this.#jobs, this.#objects, call, readKey(frame.fields)) }
       case 'destroy': {
@@ -177,6 +182,7 @@ export class Serving {
       objects: this.#objects,
       facts: this.#facts,
       creating: this.#creating,
+      pairs: this.#pairs,
       signing: this.#signing,
       cipher: this.#cipher,
       workingKeys: this.#workingKeys,
@@ -207,6 +213,12 @@ export function algorithmOf(code: number): (typeof algorithms)[number] {
   const algorithm = algorithms[code]
   if (algorithm === undefined) throw refusal('ValidationFailed', 'unknown code of algorithm', 'B')
   return algorithm
+}
+
+function specOf(code: number): KeySpec {
+  const spec = specs[code]
+  if (spec === undefined) throw refusal('ValidationFailed', 'unknown code of spec', 'B')
+  return spec
 }
 
 function cipherOf(code: number): CipherAlgorithm {
