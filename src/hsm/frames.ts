@@ -88,6 +88,13 @@ export const operations = {
   drain: { code: 19, roles: ['serve', 'manage'], request: {}, response: {} },
   /** A call that really goes to the module (C_GenerateRandom), for liveness; json pool figures. */
   ping: { code: 20, roles: ['serve', 'manage'], request: {}, response: { state: 'json' } },
+  /** A new pair, made to leave: SubjectPublicKeyInfo and PKCS#8. */
+  generateDataKeyPair: {
+    code: 21,
+    roles: ['serve'],
+    request: { spec: 'u8' },
+    response: { publicKey: 'bytes', privateKey: 'bytes' },
+  },
 } as const satisfies Record<string, { code: number; roles: readonly string[]; request: Fields; response: Fields }>
 
 export type OperationName = keyof typeof operations
@@ -121,7 +128,7 @@ export interface WorkerFailure {
 export const maxFrameBytes = 16 * 1024 * 1024
 
 /** Version of the capability probe's rules: raise it when a probe would now answer differently, and cached answers no longer count. */
-export const probeVersion = 1
+export const probeVersion = 2
 
 /** Wire codes: position in these lists. Append only. */
 export const purposes = ['kms', 'tls', 'xks', 'system'] as const

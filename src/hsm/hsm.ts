@@ -264,6 +264,14 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
       const rule = intent.residence === 'token' ? rules.makeTokenObject : rules.makeSessionObject
       return perform(intent.group, 'generate', rule, { intent }, deadline, pickMade<'generate'>(intent))
     },
+    generateDataKeyPair(group, spec, deadline) {
+      const fields = { spec: specCodes[spec] }
+      const pick = ({ publicKey, privateKey }: Response<'generateDataKeyPair'>) => ({
+        publicKey: asBuffer(publicKey),
+        privateKey: asBuffer(privateKey),
+      })
+      return perform(group, 'generateDataKeyPair', rules.makeSessionObject, fields, deadline, pick)
+    },
     enumerate: (group, deadline) =>
       perform(group, 'enumerate', rules.readToken, {}, deadline, ({ objects }) => objects as readonly ObjectSummary[]),
     attributes(key, deadline) {

@@ -144,7 +144,7 @@ export interface Capabilities {
   readonly probe: number
   /** Specs whose keys were generated, used and verified, with the usages that work. */
   readonly specs: Readonly<Partial<Record<KeySpec, readonly KeyUsage[]>>>
-  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`. */
+  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`, `DATA_KEY_PAIR <spec>`. */
   readonly algorithms: readonly string[]
   /** OAEP-SHA-256 through raw RSA with decoding in the worker, where the module has no native one. */
   readonly oaepSha256: 'native' | 'raw' | 'none'
@@ -211,6 +211,15 @@ export interface Hsm extends AsyncDisposable {
   ): Promise<GeneratedKey>
   /** Token objects: not idempotent; after an unknown outcome `attributes` by object id tells whether it exists. */
   generate(intent: GenerateIntent, deadline: Deadline): Promise<GeneratedKey>
+  /**
+   * A new pair that leaves the module and stays nowhere in it; DER SubjectPublicKeyInfo and PKCS#8. Only for specs whose
+   * `DATA_KEY_PAIR <spec>` is among the proven algorithms.
+   */
+  generateDataKeyPair(
+    group: string,
+    spec: KeySpec,
+    deadline: Deadline,
+  ): Promise<{ readonly publicKey: Buffer; readonly privateKey: Buffer }>
   enumerate(group: string, deadline: Deadline): Promise<readonly ObjectSummary[]>
   /** `null` when no such object exists. */
   attributes(key: HsmKey, deadline: Deadline): Promise<ObjectSummary | null>
