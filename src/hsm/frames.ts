@@ -186,6 +186,8 @@ export interface WorkerConfiguration {
   readonly role: 'serve' | 'manage'
   readonly token: string
   readonly module: string
+  /** Library parameters given to C_Initialize, for NSS-like modules (pReserved). */
+  readonly initArgs?: string
   /** Exactly one of the two names the token. */
   readonly label?: string
   readonly serial?: string

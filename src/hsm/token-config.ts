@@ -8,6 +8,8 @@ export interface TokenConfig {
   readonly name: string
   /** Path of the PKCS#11 module. */
   readonly module: string
+  /** Library parameters given to C_Initialize, for modules that want them (NSS). */
+  readonly initArgs?: string
   /** Exactly one of label and serial names the token. */
   readonly label?: string
   readonly serial?: string
@@ -38,6 +40,7 @@ export function workerConfigurationOf(
     role,
     token: token.name,
     module: token.module,
+    initArgs: token.initArgs,
     label: token.label,
     serial: token.serial,
     pinFile: token.pinFile,

@@ -4,6 +4,8 @@ import { namePattern, type Section } from './section.ts'
 
 export interface TokenConfig {
   readonly module: string
+  /** Library parameters for C_Initialize, for modules that need them (NSS). */
+  readonly initArgs?: string
   /** Exactly one of `label` and `serial` names the token. */
   readonly label?: string
   readonly serial?: string
@@ -33,6 +35,12 @@ export const tokens: Section<Readonly<Record<string, TokenConfig>>> = {
       description: 'One token and the user that the gateway logs in as.',
       properties: {
         module: { type: 'string', description: 'PKCS#11 module (shared library).', filePath: true },
+        initArgs: {
+          type: 'string',
+          description:
+            'Library parameters that the module wants at C_Initialize, such as `configdir=...` of NSS softokn. No secrets.',
+          minLength: 1,
+        },
         label: {
           type: 'string',
           description: 'Label of the token. Exactly one of `label` and `serial` is needed.',

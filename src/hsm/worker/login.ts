@@ -67,7 +67,7 @@ export interface OpenToken {
 
 /** @throws CallFailure whose `rv` and `call` say what the module refused; a refused PIN has `call` `C_Login`. */
 export async function openToken(addon: Addon, configuration: WorkerConfiguration, jobs: Jobs): Promise<OpenToken> {
-  const module = openModule(addon, configuration.module, jobs)
+  const module = openModule(addon, configuration, jobs)
   try {
     const slot = asked(jobs, 'C_GetTokenInfo', () => findSlot(module, configuration))
     const mechanisms = asked(jobs, 'C_GetMechanismList', () => module.mechanisms(slot.slot))
@@ -102,9 +102,9 @@ function finalizeQuietly(module: NativeModule): void {
   } catch {}
 }
 
-function openModule(addon: Addon, path: string, jobs: Jobs): NativeModule {
+function openModule(addon: Addon, { module: path, initArgs }: WorkerConfiguration, jobs: Jobs): NativeModule {
   try {
-    return addon.openModule(path)
+    return addon.openModule(path, initArgs)
   } catch (error) {
     if (isPkcs11Error(error)) throw startFailure(error, jobs, 'C_Initialize')
     throw refusal(
