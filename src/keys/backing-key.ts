@@ -35,3 +35,16 @@ export function publicKeyOf(material: MaterialRecord): KeyObject {
   }
   return key
 }
+
+/** Whether `spki` is a DER SubjectPublicKeyInfo with a point of the same curve; OpenSSL refuses points off the curve. */
+export function isSameCurve(publicKey: KeyObject, spki: Uint8Array): boolean {
+  try {
+    const peer = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+    const curve = publicKey.asymmetricKeyDetails?.namedCurve
+    if (curve === undefined || peer.asymmetricKeyDetails?.namedCurve !== curve) return false
+    // the point at infinity has no coordinates
+    return peer.export({ format: 'jwk' }).x !== undefined
+  } catch {
+    return false
+  }
+}

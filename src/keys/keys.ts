@@ -94,6 +94,18 @@ export interface KeyService {
     request: { bytes: number; context: EncryptionContext; operation: string; dryRun: boolean },
     deadline: Deadline,
   ): Promise<{ plaintext: Buffer; ciphertext: Buffer; materialId: string }>
+  /** A pair of DER SubjectPublicKeyInfo and PKCS#8, and the latter sealed under the key. @throws `Unsupported` for a spec without pairs. */
+  generateDataKeyPair(
+    entry: KeyEntry,
+    request: { pairSpec: string; context: EncryptionContext; operation: string; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<{ publicKey: Buffer; privateKey: Buffer; ciphertext: Buffer; materialId: string }>
+  /** Raw ECDH shared secret with a peer's DER SubjectPublicKeyInfo. @throws `ValidationFailed` when that is no point of the key's curve. */
+  deriveSharedSecret(
+    entry: KeyEntry,
+    request: { algorithm: string; peerPublicKey: Uint8Array; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<Buffer>
   random(locale: Locale, bytes: number, deadline: Deadline): Promise<Buffer>
   sign(
     entry: KeyEntry,

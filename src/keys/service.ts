@@ -18,9 +18,10 @@ import {
   specs,
 } from './algorithms.ts'
 import { createAliases } from './aliases.ts'
-import { currentMaterial, hsmKeyOf, publicKeyOf } from './backing-key.ts'
+import { currentMaterial, hsmKeyOf, isSameCurve, publicKeyOf } from './backing-key.ts'
 import { type Blob, decodeBlob, encodeBlobHeader } from './ciphertext-blob.ts'
 import { createBackedKey } from './create-key.ts'
+import { generateDataKeyPair, isPairSpec } from './data-key-pair.ts'
 import { encodeEncryptionContext } from './encryption-context.ts'
 import type { GrantTokens } from './grant-tokens.ts'
 import { createGrants } from './grants.ts'
@@ -198,6 +199,34 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const plaintext = await hsm.random(entry.key.group, request.bytes, deadline)
       const ciphertext = await sealBlob(entry, plaintext, request.context, deadline)
       return { plaintext, ciphertext, materialId: currentMaterial(entry).materialId.toString('hex') }
+    },
+
+    async generateDataKeyPair(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
+      requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
+      if (!isPairSpec(request.pairSpec)) throw new GatewayError('Unsupported', {})
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const { publicKey, privateKey } = await generateDataKeyPair(hsm, entry.key.group, request.pairSpec, deadline)
+      try {
+        const ciphertext = await sealBlob(entry, privateKey, request.context, deadline)
+        const materialId = currentMaterial(entry).materialId.toString('hex')
+        return { publicKey, privateKey, ciphertext, materialId }
+      } catch (cause) {
+        privateKey.fill(0)
+        throw cause
+      }
+    },
+
+    async deriveSharedSecret(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry)
+      requireUsage(entry, 'KEY_AGREEMENT', 'DeriveSharedSecret')
+      requireAlgorithm(entry, 'agree', request.algorithm)
+      const material = currentMaterial(entry)
+      if (!isSameCurve(publicKeyOf(material), request.peerPublicKey)) throw new GatewayError('ValidationFailed', {})
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const key = hsmKeyOf(entry, material)
+      return whileUsable(entry, deadline, (limit) => hsm.derive(key, request.peerPublicKey, limit))
     },
 
     random: (_locale, bytes, deadline) => hsm.random(defaultGroup, bytes, deadline),

@@ -13,7 +13,10 @@ type MutableContext = Map<string, string | readonly string[]>
 /** What one operation contributes beyond its key. */
 export interface OperationConditions {
   readonly encryptionContext?: EncryptionContext
-  readonly algorithm?: readonly ['kms:encryptionalgorithm' | 'kms:signingalgorithm' | 'kms:macalgorithm', string]
+  readonly algorithm?: readonly [
+    'kms:encryptionalgorithm' | 'kms:signingalgorithm' | 'kms:macalgorithm' | 'kms:keyagreementalgorithm',
+    string,
+  ]
   /** Cryptographic operations, DescribeKey and GetPublicKey: the alias by which the request named the key. */
   readonly namesAlias?: boolean
   readonly more?: Iterable<readonly [key: string, value: string | readonly string[]]>

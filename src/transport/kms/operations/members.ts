@@ -103,3 +103,18 @@ export const macAlgorithm = enumeration(['HMAC_SHA_224', 'HMAC_SHA_256', 'HMAC_S
 
 export const dataKeySpec = enumeration(['AES_256', 'AES_128'])
 export const policyName = string({ min: 1, max: 128, pattern: /^[\w]+$/ })
+
+export const dataKeyPairSpec = enumeration([
+  'RSA_2048',
+  'RSA_3072',
+  'RSA_4096',
+  'ECC_NIST_P256',
+  'ECC_NIST_P384',
+  'ECC_NIST_P521',
+  'ECC_SECG_P256K1',
+  'SM2',
+  'ECC_NIST_EDWARDS25519',
+  'ML_KEM_512',
+  'ML_KEM_768',
+  'ML_KEM_1024',
+])
