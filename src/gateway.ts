@@ -14,23 +14,22 @@ import { createSigV4Verifier } from './authenticate/authenticate.ts'
 import { createCredentialStore } from './authenticate/credentials.ts'
 import { createAuthorizer } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
-import type { Catalog } from './catalog/catalog.ts'
 import { openCatalog } from './catalog/open.ts'
-import type { Config } from './config/config.ts'
+import { type Config, isLoopback } from './config/config.ts'
+import { describePause, startDeletions } from './deletions.ts'
 import { toGatewayError } from './error.ts'
 import { createGrantFinder } from './grants.ts'
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
 import { settleBackingKeys } from './keys/create-key.ts'
-import { destroyDueKeys } from './keys/deletion.ts'
+import { openDestructionGate } from './keys/destruction-gate.ts'
 import { createGrantTokens } from './keys/grant-tokens.ts'
-import type { KeyService } from './keys/keys.ts'
 import { findUnknownObjects, type UnknownObject } from './keys/reconcile.ts'
 import { createKeyService } from './keys/service.ts'
 import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
 import { openTokenSecret } from './keys/token-secret.ts'
-import { machineClock, openTrustedClock } from './keys/trusted-clock.ts'
+import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
@@ -39,7 +38,6 @@ import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 
 const systemDeadlineMs = 60_000
-const deletionRoundMs = 60_000
 /** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
 const defaultSessions = { softhsm: 2, other: 16 }
 
@@ -60,10 +58,16 @@ export interface Gateway extends AsyncDisposable {
 export interface GatewayOverrides {
   /** Where log lines go instead of standard error. */
   readonly log?: { write(line: string): void }
+  /** Clocks of another machine, for destruction and the dates of keys. */
+  readonly clock?: ClockSource
 }
 
 /** @throws ProblemsError with cause and remedy when the gateway cannot start. */
-export async function openGateway(config: Config, { log }: GatewayOverrides = {}): Promise<Gateway> {
+export async function openGateway(
+  config: Config,
+  { log, clock = machineClock }: GatewayOverrides = {},
+): Promise<Gateway> {
+  const startedMs = performance.now()
   await using stack = new AsyncDisposableStack()
   const addon = loadAddon()
   addon.hardenProcess({ dieWithParent: false })
@@ -76,17 +80,21 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
   const now = Date.now
 
   const catalog = stack.use(
-    await openCatalog({ ...config.catalog, partition, report: (error) => observer.unexpected('catalog', error) }).catch(
-      (cause) => {
-        const { detail } = toGatewayError(cause)
-        const remedy = 'put it right, then start again; the catalog was not changed'
-        throw new ProblemsError(
-          [{ at: config.catalog.file, cause: detail ?? 'the catalog cannot be opened', remedy }],
-          { cause },
-        )
-      },
-    ),
+    await openCatalog({
+      ...config.catalog,
+      partition,
+      now: clock.wallMs,
+      report: (error) => observer.unexpected('catalog', error),
+    }).catch((cause) => {
+      const { detail } = toGatewayError(cause)
+      const remedy = 'put it right, then start again; the catalog was not changed'
+      throw new ProblemsError([{ at: config.catalog.file, cause: detail ?? 'the catalog cannot be opened', remedy }], {
+        cause,
+      })
+    }),
   )
+  // Before this start writes to it.
+  const foundRevision = await catalog.revision()
   const hsm = stack.use(await openTokens(config, observer))
   requireReady(hsm, config)
   const journal = stack.use(await openJournal({ ...config.audit, lockFile: addon.lockFile, events: observer.journal }))
@@ -136,8 +144,11 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
     await openTokenSecret({ catalog, sealer: systemKeys, replaced: () => reportTokens(observer) }),
   )
   const grantTokens = createGrantTokens(tokenSecret.derive('grant-token'))
-  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now, grantTokens })
-  stack.use(startDeletions({ catalog, hsm, keys, observer, journal }))
+  const signed = journal.lastCheckpoint?.catalogRevision
+  const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
+  await gate.check()
+  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now: gate.latest, grantTokens })
+  const deletions = stack.use(startDeletions({ catalog, hsm, keys, observer, journal, gate }))
 
   const operator = stack.use(
     createOperatorDoor({
@@ -153,14 +164,20 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
         catalog,
         keys,
         hsm,
+        journal,
+        destruction: { ...gate, describe: describePause, run: deletions.run },
+        partition,
         defaultAccount,
         defaultRegion: config.regions[0] as string,
       }),
       peerCredentials: addon.peerCredentials,
     }),
   )
-  observer.watch({ groups: () => hsm.groups(), journal })
+  observer.watch({ groups: () => hsm.groups(), journal, pauses: gate.pauses })
   const operatorEndpoint = await operator.listen(config.listen.operator)
+  observer.doorOpened('operator', config.listen.operator.socket)
+  const { http } = config.listen.operator
+  if (operatorEndpoint !== undefined && http) noteDoor(observer, 'operator', operatorEndpoint, http.address)
 
   let kms: string | undefined
   const address = config.listen.kms
@@ -186,6 +203,7 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
       throw listenProblem('listen.kms', `${address.address}:${address.port}`, cause)
     })
     kms = `${tls === undefined ? 'http' : 'https'}://${hostOf(bound.address)}:${bound.port}`
+    noteDoor(observer, 'kms', kms, address.address)
   }
 
   const unknownObjects = Promise.all(
@@ -196,6 +214,7 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
     (cause) => observer.unexpected('reconcile', cause),
   )
 
+  observer.gatewayStarted(performance.now() - startedMs)
   const owned = stack.move()
   return {
     endpoints: {
@@ -208,8 +227,11 @@ export async function openGateway(config: Config, { log }: GatewayOverrides = {}
     unknownObjects,
     replaceWorkers: (reason) => hsm.replaceWorkers(reason),
     async [Symbol.asyncDispose]() {
+      observer.gatewayStopping('it was told to')
       await unknownObjects.catch(() => {})
       await owned.disposeAsync()
+      observer.gatewayStopped()
+      observer.flush()
     },
   }
 }
@@ -273,46 +295,10 @@ function requireReady(hsm: SupervisedHsm, config: Config): void {
   throw new ProblemsError(problems)
 }
 
-function startDeletions(parts: {
-  readonly catalog: Catalog
-  readonly hsm: SupervisedHsm
-  readonly keys: KeyService
-  readonly observer: Observer
-  readonly journal: Awaited<ReturnType<typeof openJournal>>
-}): AsyncDisposable {
-  const { catalog, hsm, keys, observer, journal } = parts
-  const clock = openTrustedClock(catalog, machineClock)
-  let running: Promise<unknown> = Promise.resolve()
-  const round = (): Promise<unknown> =>
-    destroyDueKeys({
-      catalog,
-      hsm,
-      clock,
-      deadline: () => deadlineIn(systemDeadlineMs),
-      async deleted({ key }) {
-        const arn = keys.keyArn(key)
-        const resources = [{ account: key.account, type: 'AWS::KMS::Key', arn }]
-        const details = { keyId: key.keyId }
-        await journal.appendEvent({ name: 'DeleteKey', account: key.account, region: key.region, details, resources })
-      },
-      failed: (name, cause) => observer.unexpected(`deletion of ${name.keyId}`, cause),
-      paused: (jumpMs) =>
-        observer.problem({
-          at: 'clock',
-          cause: `wall time is off by ${Math.round(jumpMs / 1000)} s; no key is destroyed meanwhile`,
-          remedy: 'set the clock right, or confirm it with `hsmgate clock confirm`',
-        }),
-    }).catch((cause) => observer.unexpected('deletion', cause))
-  running = round()
-  const timer = setInterval(() => {
-    running = running.then(round)
-  }, deletionRoundMs)
-  return {
-    async [Symbol.asyncDispose]() {
-      clearInterval(timer)
-      await running
-    },
-  }
+/** Plain HTTP beyond loopback is there only because the configuration insists; the log says so at every start. */
+function noteDoor(observer: Observer, door: string, url: string, address: string): void {
+  observer.doorOpened(door, url)
+  if (url.startsWith('http:') && !isLoopback(address)) observer.insecureListener(door, url)
 }
 
 function listenProblem(at: string, address: string, cause: unknown): ProblemsError {

@@ -46,6 +46,8 @@ export interface JournalOptions {
 }
 
 export interface OpenedJournal extends Journal {
+  /** The last checkpoint that was in the journal when it was opened. */
+  readonly lastCheckpoint: Checkpoint | undefined
   /** Installs the signer, as soon as the HSM has its key; before that no checkpoints are made. */
   useSigner(signer: CheckpointSigner): void
   /** Signs a checkpoint now and appends it; undefined without a signer or without records. @throws GatewayError */
@@ -64,11 +66,11 @@ export async function openJournal(options: JournalOptions): Promise<OpenedJourna
       throw new ProblemsError([{ at: directory, cause: 'another process writes this journal', remedy }])
     }
     const instance = await loadInstance(path.join(directory, 'instance'))
-    const { link, segment: last, moved } = await findJournalEnd(directory)
+    const { link, segment: last, checkpoint, moved } = await findJournalEnd(directory)
     const segment = last
       ? await Segment.continue(last.file, last.number, last.bytes)
       : await Segment.create(directory, 1)
-    const journal = new FileJournal(options, instance, segment, link, lock)
+    const journal = new FileJournal(options, { instance, segment, link, lock, checkpoint })
     await journal.start(moved)
     return journal
   } catch (cause) {
@@ -96,7 +98,16 @@ async function loadInstance(file: string): Promise<string> {
   return instance
 }
 
+interface Opened {
+  readonly instance: string
+  readonly segment: Segment
+  readonly link: Link
+  readonly lock: number
+  readonly checkpoint: Checkpoint | undefined
+}
+
 class FileJournal implements OpenedJournal {
+  readonly lastCheckpoint: Checkpoint | undefined
   readonly #options: JournalOptions
   readonly #events: Partial<JournalEvents>
   readonly #now: () => number
@@ -115,7 +126,7 @@ class FileJournal implements OpenedJournal {
   #closing = false
   #diskTimer: NodeJS.Timeout | undefined
 
-  constructor(options: JournalOptions, instance: string, segment: Segment, link: Link, lock: number) {
+  constructor(options: JournalOptions, { instance, segment, link, lock, checkpoint }: Opened) {
     this.#options = options
     this.#events = options.events ?? {}
     this.#now = options.now ?? Date.now
@@ -124,6 +135,7 @@ class FileJournal implements OpenedJournal {
     this.#link = link
     this.#reserve = new Reserve(options.directory, options.reserveBytes)
     this.#lock = lock
+    this.lastCheckpoint = checkpoint
     this.#queue = createCommitQueue({
       commit: (records) => this.#commit(records),
       maxItems: options.maxWaitingRecords ?? 20_000,

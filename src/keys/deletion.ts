@@ -6,32 +6,30 @@ import type { Deadline } from '../call.ts'
 import type { Catalog, KeyEntry, KeyName } from '../catalog/catalog.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { hsmKeyOf } from './backing-key.ts'
-import type { TrustedClock } from './trusted-clock.ts'
+import type { DestructionGate, Pause } from './destruction-gate.ts'
 
 const leaseMs = 60_000
 
 export interface DeletionParts {
   readonly catalog: Catalog
   readonly hsm: Hsm
-  readonly clock: TrustedClock
+  readonly gate: Pick<DestructionGate, 'check'>
   readonly deadline: () => Deadline
   /** Told after the last trace is gone; writes the DeleteKey record. */
   readonly deleted: (entry: KeyEntry) => Promise<void>
   /** Told of a key that could not be destroyed now; the next round tries again. */
   readonly failed: (name: KeyName, cause: unknown) => void
-  /** Told once a round while wall time is not trusted. */
-  readonly paused: (jumpMs: number) => void
+  /** Told once a round what stands against destroying anything; nothing: destruction goes on. */
+  readonly paused: (pauses: readonly Pause[]) => void
 }
 
 /** One round: returns how many keys are gone. */
 export async function destroyDueKeys(parts: DeletionParts): Promise<number> {
-  const { catalog, clock } = parts
+  const { catalog, gate } = parts
   if ((await catalog.takeLease('deletion', leaseMs)) === undefined) return 0
-  const now = await clock.check()
-  if (now === undefined) {
-    parts.paused(clock.jumpMs() ?? 0)
-    return 0
-  }
+  const { now, pauses } = await gate.check()
+  parts.paused(pauses)
+  if (pauses.length > 0) return 0
   let destroyed = 0
   for (const name of await catalog.dueDeletions(now)) {
     try {

@@ -45,6 +45,11 @@ export const machineClock: ClockSource = {
 export interface TrustedClock {
   /** Wall time when it can be trusted, undefined while destruction is paused; persists the reading. */
   check(): Promise<number | undefined>
+  /**
+   * Wall time, or what it should be where the clock was set back since the last trusted reading: a date that is counted from it does
+   * not come early when the clock is set right.
+   */
+  latest(): number
   /** Milliseconds by which wall time is off, while it is not trusted. */
   jumpMs(): number | undefined
   /** The operator says that wall time is right. */
@@ -55,18 +60,27 @@ const setting = 'clock'
 
 export function openTrustedClock(store: ClockStore, source: ClockSource = machineClock): TrustedClock {
   let jump: number | undefined
+  let trusted: Reading | undefined
 
   const read = (): Reading => ({ wallMs: source.wallMs(), uptimeMs: source.uptimeMs(), boot: source.boot() })
-  const persist = (reading: Reading): Promise<void> => store.putSetting(setting, JSON.stringify(reading))
+  const persist = async (reading: Reading): Promise<void> => {
+    await store.putSetting(setting, JSON.stringify(reading))
+    trusted = reading
+  }
 
   return {
     async check() {
       const now = read()
       const last = parseReading(await store.getSetting(setting))
+      trusted = last
       jump = last === undefined ? undefined : jumpSince(last, now)
       if (jump !== undefined) return undefined
       await persist(now)
       return now.wallMs
+    },
+    latest() {
+      const now = read()
+      return trusted === undefined ? now.wallMs : Math.max(now.wallMs, trusted.wallMs + atLeastSince(trusted, now))
     },
     jumpMs: () => jump,
     async confirm() {
@@ -81,6 +95,11 @@ function jumpSince(last: Reading, now: Reading): number | undefined {
   const elapsedMs = last.boot === now.boot && now.boot !== 'unknown' ? now.uptimeMs - last.uptimeMs : 0
   const offMs = now.wallMs - last.wallMs - elapsedMs
   return Math.abs(offMs) > toleranceMs ? offMs : undefined
+}
+
+/** Time that certainly passed: across a reboot at least the time since. */
+function atLeastSince(last: Reading, now: Reading): number {
+  return last.boot === now.boot && now.boot !== 'unknown' ? now.uptimeMs - last.uptimeMs : now.uptimeMs
 }
 
 function parseReading(text: string | undefined): Reading | undefined {

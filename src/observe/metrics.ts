@@ -69,6 +69,7 @@ export function createMetrics() {
     ]),
     workerDeaths: counter('worker_deaths_total', 'Worker processes that ended.', ['token', 'role', 'expected']),
     workerReplacements: counter('worker_replacements_total', 'Workers replaced.', ['token', 'role']),
+    destructionPaused: gauge('destruction_paused', '1 while no key is destroyed, for this reason.', ['reason']),
     auditRecords: counter('audit_records_total', 'Records written to the journal.'),
     auditBytes: counter('audit_bytes_total', 'Bytes written to the journal.'),
     auditWriteSeconds: histogram('audit_write_seconds', 'Time to write one batch of records.'),

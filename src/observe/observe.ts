@@ -22,7 +22,12 @@ export interface Observer {
   readonly journal: JournalEvents
 
   /** State that is read when metrics are asked for; each may be installed once its part exists. */
-  watch(parts: { readonly groups?: () => readonly GroupState[]; readonly journal?: Pick<Journal, 'state'> }): void
+  watch(parts: {
+    readonly groups?: () => readonly GroupState[]
+    readonly journal?: Pick<Journal, 'state'>
+    /** What stands against destroying keys. */
+    readonly pauses?: () => readonly { readonly reason: string }[]
+  }): void
   /** The text exposition format of Prometheus, and its content type. */
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>
 
@@ -57,6 +62,7 @@ export function createObserver(options: ObserverOptions): Observer {
   const limit = createLineLimit(options.linesPerSecond ?? 5)
   let groups: () => readonly GroupState[] = () => []
   let journal: Pick<Journal, 'state'> | undefined
+  let pauses: () => readonly { readonly reason: string }[] = () => []
 
   return {
     calls: observeCalls(metrics, logger, limit),
@@ -66,10 +72,14 @@ export function createObserver(options: ObserverOptions): Observer {
     watch(parts) {
       groups = parts.groups ?? groups
       journal = parts.journal ?? journal
+      pauses = parts.pauses ?? pauses
     },
     async metrics() {
       setGroupGauges(metrics, groups())
       if (journal) setJournalGauges(metrics, journal.state())
+      for (const reason of pauseReasons) {
+        metrics.destructionPaused.set({ reason }, pauses().some((pause) => pause.reason === reason) ? 1 : 0)
+      }
       return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }
     },
 
@@ -86,6 +96,9 @@ export function createObserver(options: ObserverOptions): Observer {
     flush,
   }
 }
+
+/** Named here so that each is shown as 0 before it first happens. */
+const pauseReasons = ['clock', 'restored-catalog']
 
 function setGroupGauges(metrics: Metrics, groups: readonly GroupState[]): void {
   metrics.workers.reset()

@@ -3,10 +3,13 @@
  * The door checks the peer, the schema and writes the audit record; a command only does.
  */
 import type { Administration } from '../../administration.ts'
+import type { Checkpoint } from '../../audit/audit.ts'
 import type { Catalog } from '../../catalog/catalog.ts'
 import { GatewayError } from '../../error.ts'
 import type { Hsm } from '../../hsm/port.ts'
+import type { DestructionGate, Pause } from '../../keys/destruction-gate.ts'
 import type { KeyService } from '../../keys/keys.ts'
+import type { Problem } from '../../problem.ts'
 
 export interface OperatorCommand {
   readonly noun: string
@@ -27,6 +30,13 @@ export interface CommandParts {
   readonly catalog: Catalog
   readonly keys: KeyService
   readonly hsm: Hsm
+  readonly journal: { checkpoint(): Promise<Checkpoint | undefined> }
+  readonly destruction: Pick<DestructionGate, 'check' | 'confirm'> & {
+    describe(pause: Pause): Problem
+    /** A round of destruction soon; need not be waited for. */
+    run(): Promise<void>
+  }
+  readonly partition: string
   readonly defaultAccount: string
   readonly defaultRegion: string
 }
@@ -43,11 +53,21 @@ function command(
 }
 
 export function createOperatorCommands(parts: CommandParts): readonly OperatorCommand[] {
-  const { administration, catalog, keys, hsm, defaultAccount, defaultRegion } = parts
+  const { administration, catalog, keys, hsm, journal, destruction, partition, defaultAccount, defaultRegion } = parts
   const account = (input: Input): string => String(input.account ?? defaultAccount)
   const region = (input: Input): string => String(input.region ?? defaultRegion)
   const user = { name: 'string', account: 'string' } as const
   const optional = ['account']
+
+  const showClock = async () => {
+    const { now, pauses } = await destruction.check()
+    return {
+      wallTime: now,
+      destruction: pauses.length === 0 ? 'allowed' : 'paused',
+      pauses: pauses.map((pause) => ({ ...pause, ...destruction.describe(pause) })),
+      due: (await catalog.dueDeletions(now)).map((name) => keys.keyArn(name)),
+    }
+  }
 
   return [
     command('principal', 'create', { members: user, optional }, (input) =>
@@ -128,7 +148,7 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
         readOnly: true,
       },
       async (input) => {
-        const locale = { partition: 'aws', account: account(input), region: region(input) }
+        const locale = { partition, account: account(input), region: region(input) }
         const { entry, arn, alias } = await keys.resolve(String(input.key), 'key-or-alias', locale)
         if (entry === undefined)
           throw new GatewayError('NotFound', { text: `Key ${String(input.key)} does not exist.` })
@@ -156,5 +176,17 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
       return { groups: hsm.groups() }
     }),
     command('token', 'list', { members: {}, readOnly: true }, async () => ({ groups: hsm.groups() })),
+    command('clock', 'show', { members: {}, readOnly: true }, showClock),
+    command('clock', 'confirm', { members: {} }, async () => {
+      await destruction.confirm()
+      const shown = await showClock()
+      void destruction.run()
+      return shown
+    }),
+    command('audit', 'checkpoint', { members: {} }, async () => {
+      const checkpoint = await journal.checkpoint()
+      if (checkpoint === undefined) throw new GatewayError('NotFound', { text: 'The journal has no records to sign.' })
+      return checkpoint
+    }),
   ]
 }

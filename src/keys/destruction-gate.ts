@@ -1,0 +1,78 @@
+/**
+ * Whether keys may be destroyed now. Two things must hold: wall time can be trusted (trusted-clock.ts), and the catalog is not older than
+ * what the journal's last signed checkpoint vouches for. A catalog restored from a copy has forgotten deletions that were cancelled
+ * since; its own reading of the clock is as old as itself and would not notice.
+ *
+ * A pause lasts until an operator confirms it, across restarts: later checkpoints are about the restored catalog and no longer tell.
+ */
+import type { ClockSource, ClockStore, TrustedClock } from './trusted-clock.ts'
+import { machineClock, openTrustedClock } from './trusted-clock.ts'
+
+export type Pause =
+  | {
+      readonly reason: 'clock'
+      /** By how much wall time is off. */
+      readonly jumpMs: number
+    }
+  | {
+      readonly reason: 'restored-catalog'
+      readonly catalogRevision: number
+      /** Revision that a signed checkpoint saw. */
+      readonly signedRevision: number
+    }
+
+export interface DestructionGate extends Pick<TrustedClock, 'latest'> {
+  /** Wall time, and what stands against destroying what is due at it; persists the reading of a trusted clock. */
+  check(): Promise<{ readonly now: number; readonly pauses: readonly Pause[] }>
+  /** The pauses that the last check found. */
+  pauses(): readonly Pause[]
+  /** The operator says that wall time is right, and that the keys which are due in this catalog may go. */
+  confirm(): Promise<void>
+}
+
+export interface Revisions {
+  /** The catalog's, before this gateway wrote to it. */
+  readonly catalog: number
+  /** That of the journal's last checkpoint; undefined without one. */
+  readonly signed: number | undefined
+}
+
+const setting = 'restored-catalog'
+
+export async function openDestructionGate(
+  store: ClockStore,
+  revisions: Revisions,
+  source: ClockSource = machineClock,
+): Promise<DestructionGate> {
+  const clock = openTrustedClock(store, source)
+  let restored = parseRestored(await store.getSetting(setting))
+  if (revisions.signed !== undefined && revisions.catalog < revisions.signed) {
+    restored = { catalogRevision: revisions.catalog, signedRevision: revisions.signed }
+    await store.putSetting(setting, JSON.stringify(restored))
+  }
+  let found: readonly Pause[] = []
+
+  return {
+    async check() {
+      const now = await clock.check()
+      const jumpMs = clock.jumpMs()
+      found = [
+        ...(jumpMs === undefined ? [] : [{ reason: 'clock', jumpMs } as const]),
+        ...(restored === undefined ? [] : [{ reason: 'restored-catalog', ...restored } as const]),
+      ]
+      return { now: now ?? source.wallMs(), pauses: found }
+    },
+    pauses: () => found,
+    latest: () => clock.latest(),
+    async confirm() {
+      await clock.confirm()
+      if (restored === undefined) return
+      await store.putSetting(setting, 'null')
+      restored = undefined
+    },
+  }
+}
+
+function parseRestored(text: string | undefined): Omit<Pause & { reason: 'restored-catalog' }, 'reason'> | undefined {
+  return text === undefined ? undefined : (JSON.parse(text) ?? undefined)
+}
