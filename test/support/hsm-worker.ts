@@ -26,8 +26,8 @@ import type { Construction, GenerateIntent, KeySpec, Purpose } from '../../src/h
 
 export class WorkerRefused extends Error {
   readonly failure: WorkerFailure
-  constructor(failure: WorkerFailure) {
-    super(`${failure.code} (${failure.action}) ${failure.detail}`)
+  constructor(failure: WorkerFailure, stderr: string) {
+    super(`${failure.code} (${failure.action}) ${failure.detail}${failure.code === 'Internal' ? `: ${stderr}` : ''}`)
     this.failure = failure
   }
 }
@@ -70,7 +70,7 @@ export async function startWorker(
       const waiting = open.get(callId)
       open.delete(callId)
       if (failure === undefined) waiting?.resolve(fields as never)
-      else waiting?.reject(new WorkerRefused(failure))
+      else waiting?.reject(new WorkerRefused(failure, stderr))
     },
   )
   pipe.on('data', read)
