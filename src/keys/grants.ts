@@ -155,6 +155,7 @@ export function createGrants(parts: {
       const found: GrantRecord[] = []
       for (const grant of await catalog.findGrants(entry.key)) {
         if (after !== undefined && grant.grantId <= after) continue
+        if (filter.grantId !== undefined && grant.grantId !== filter.grantId) continue
         if (filter.granteePrincipal !== undefined && grant.granteePrincipal !== filter.granteePrincipal) continue
         if (
           filter.granteeServicePrincipal !== undefined &&

@@ -164,7 +164,11 @@ export interface KeyService {
   /** In stable order, by ascending grant id; `after` is one. */
   listGrants(
     entry: KeyEntry,
-    filter: { readonly granteePrincipal?: string; readonly granteeServicePrincipal?: string },
+    filter: {
+      readonly grantId?: string
+      readonly granteePrincipal?: string
+      readonly granteeServicePrincipal?: string
+    },
     after: string | undefined,
     limit: number,
   ): Promise<{ readonly grants: readonly GrantRecord[]; readonly more: boolean }>

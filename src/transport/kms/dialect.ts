@@ -106,6 +106,8 @@ const dialect = {
   RequestMalformed: [400, 'MalformedHttpRequestException', own],
   RequestTimedOut: [408, 'RequestTimeoutException', own],
   GrantTokenInvalid: [400, 'InvalidGrantTokenException', own],
+  GrantIdInvalid: [400, 'InvalidGrantIdException', own],
+  ArnInvalid: [400, 'InvalidArnException', own],
   AliasNameInvalid: [400, 'InvalidAliasNameException', own],
   CustomKeyStoreNotFound: [400, 'CustomKeyStoreNotFoundException', own],
 } satisfies { readonly [C in ErrorCode | KmsCode]: Entry<C> }

@@ -8,6 +8,8 @@ export type KmsCode =
   | 'RequestMalformed'
   | 'RequestTimedOut'
   | 'GrantTokenInvalid'
+  | 'GrantIdInvalid'
+  | 'ArnInvalid'
   | 'AliasNameInvalid'
   | 'CustomKeyStoreNotFound'
 

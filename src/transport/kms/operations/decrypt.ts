@@ -89,7 +89,7 @@ export function decrypt({ keys }: KmsParts) {
     isCrossAccount: true,
     async find(request, scope) {
       const named = await findDecryptionKey(keys, request.KeyId, request.CiphertextBlob, scope)
-      checkGrantTokens(request.GrantTokens)
+      await checkGrantTokens(keys, request.GrantTokens, named.key)
       return named
     },
     conditions: (request) => ({

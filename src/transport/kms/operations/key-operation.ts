@@ -10,6 +10,7 @@ import type { KeyService, ResolvedKey } from '../../../keys/keys.ts'
 import type { Operation, Prepared, Scope } from '../../../pipeline.ts'
 import { demandOnKey, type OperationConditions } from '../conditions.ts'
 import { KmsError } from '../kms-error.ts'
+import type { RequestQuotas } from '../request-quotas.ts'
 import { readInput, recordInput } from '../request-body.ts'
 import type { Schema } from '../schema.ts'
 
@@ -20,6 +21,8 @@ export interface KmsParts {
   readonly authorizer: Pick<Authorizer, 'decide'>
   /** Whether a user, role, session or account that a key policy names exists; without it every name is taken. */
   readonly principalExists?: (name: string) => boolean | Promise<boolean>
+  /** Request rates; without it they are not limited. */
+  readonly quotas?: RequestQuotas
 }
 
 /** The result of an operation before it is rendered. */
@@ -56,7 +59,7 @@ interface KeyOperation<I> {
   conditions?(input: I): OperationConditions
   perform(input: I, key: PresentKey, scope: Scope): Promise<KmsOutput>
   /** CloudTrail's responseElements: null for cryptographic and read calls. */
-  respond?(output: KmsOutput): Readonly<Record<string, unknown>> | null
+  respond?(output: KmsOutput, key: ResolvedKey): Readonly<Record<string, unknown>> | null
   /** Request parameters beyond what the schema records. */
   amend?(recorded: Readonly<Record<string, unknown>>, input: I): Readonly<Record<string, unknown>>
 }
@@ -93,7 +96,8 @@ export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I,
       const recorded = recordInput(schema, input)
       return {
         requestParameters: definition.amend?.(recorded, input) ?? recorded,
-        responseElements: output === undefined ? null : (definition.respond?.(output) ?? null),
+        responseElements:
+          output === undefined || key === undefined ? null : (definition.respond?.(output, key) ?? null),
         resources: key === undefined ? [] : [recordKey(key)],
         ...(output?.additionalEventData === undefined ? {} : { additionalEventData: output.additionalEventData }),
       }
@@ -129,7 +133,7 @@ export function findByKeyId(keys: KeyService) {
     scope: Scope,
   ): Promise<NamedKey> => {
     const key = await findKey(keys, request.KeyId, 'key-or-alias', scope)
-    checkGrantTokens(request.GrantTokens)
+    if (request.GrantTokens !== undefined) await checkGrantTokens(keys, request.GrantTokens, key)
     return { key }
   }
 }
@@ -151,9 +155,20 @@ export function recordKey(key: ResolvedKey): { account: string; type: string; ar
   return { account: key.account, type: 'AWS::KMS::Key', arn: key.arn }
 }
 
-/** No grant exists that a token could stand for: every token is unknown. @throws KmsError `GrantTokenInvalid` */
-export function checkGrantTokens(tokens: readonly string[] | undefined): void {
-  if (tokens !== undefined && tokens.length > 0) throw new KmsError('GrantTokenInvalid')
+/**
+ * Grants hold at once, so tokens permit nothing more; but each must stand for a grant that exists, on a key of the call.
+ * @throws KmsError `GrantTokenInvalid`
+ */
+export async function checkGrantTokens(
+  keys: KeyService,
+  tokens: readonly string[] | undefined,
+  ...usedKeys: readonly ResolvedKey[]
+): Promise<void> {
+  for (const token of tokens ?? []) {
+    const named = keys.parseGrantToken(token)
+    const isUsed = named !== undefined && usedKeys.some(({ arn }) => arn === keys.keyArn(named))
+    if (!isUsed || (await keys.findGrant(named, named.grantId)) === undefined) throw new KmsError('GrantTokenInvalid')
+  }
 }
 
 /** Attestation documents can't be verified here; the plaintext must not go out in clear instead. */

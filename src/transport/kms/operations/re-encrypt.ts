@@ -55,7 +55,7 @@ export function reEncrypt({ keys }: KmsParts): Operation<ReEncryptInput, Keys, K
     async prepare(request, scope) {
       const { key: source, denial } = await findDecryptionKey(keys, request.SourceKeyId, request.CiphertextBlob, scope)
       const destination = await findKey(keys, request.DestinationKeyId, 'key-or-alias', scope)
-      checkGrantTokens(request.GrantTokens)
+      await checkGrantTokens(keys, request.GrantTokens, source, destination)
       const more = [['kms:reencryptonsamekey', String(source.arn === destination.arn)]] as const
       const from = demandOnKey('kms:ReEncryptFrom', source, scope, {
         namesAlias: true,
