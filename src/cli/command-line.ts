@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander'
 import packageJson from '../../package.json' with { type: 'json' }
 import { addAudit } from './commands/audit.ts'
 import { addCheck } from './commands/check.ts'
+import { addClock } from './commands/clock.ts'
 import { addDev } from './commands/dev.ts'
 import { addInit } from './commands/init.ts'
 import { addKey } from './commands/key.ts'
@@ -48,7 +49,7 @@ function createProgram(terminal: Terminal): Command {
     })
     .showHelpAfterError('(add --help to see what there is)')
     .exitOverride()
-  for (const add of [addDev, addInit, addServe, addCheck, addPrincipal, addKey, addToken, addAudit])
+  for (const add of [addDev, addInit, addServe, addCheck, addPrincipal, addKey, addToken, addClock, addAudit])
     add(program, terminal)
   return program
 }

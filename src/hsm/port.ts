@@ -161,6 +161,8 @@ export interface WorkerState {
   readonly state: 'starting' | 'ready' | 'draining' | 'dead'
   readonly pid: number | undefined
   readonly inFlight: number
+  /** PKCS#11 sessions that work for calls; 0 until it is ready. */
+  readonly sessions: number
 }
 
 export interface GroupState {

@@ -242,6 +242,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     // Two calls per session, so that the next is there when one ends; at least 8, so that fast modules' frames travel in batches.
     worker.window = worker.maxWindow = Math.max(8, ready.sessions * 2)
     worker.maxAdmin = ready.sessions > 4 ? 2 : 1
+    worker.sessions = ready.sessions
     lastReady = ready
     clearLatch()
     observe.workerReady(worker, startMs, ready.objects)
@@ -339,13 +340,14 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     workers: () =>
       [...places.flatMap(({ current, next }) => [current, next]), ...draining]
         .filter((worker) => worker !== undefined)
-        .map(({ id, token: of, role, state, pid, attempts }) => ({
+        .map(({ id, token: of, role, state, pid, attempts, sessions }) => ({
           id,
           token: of,
           role,
           state,
           pid,
           inFlight: attempts.size,
+          sessions,
         })),
     start() {
       endWatch = watchFiles([token.module, token.pinFile], () => replaceAll('the module or PIN file changed'))

@@ -21,6 +21,8 @@ export interface WorkerProcess extends WorkerName {
   window: number
   maxWindow: number
   maxAdmin: number
+  /** PKCS#11 sessions that work for calls; 0 until it is ready. */
+  sessions: number
   hotInFlight: number
   adminInFlight: number
   suspectsInFlight: number
@@ -133,6 +135,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     window: 1,
     maxWindow: 1,
     maxAdmin: 1,
+    sessions: 0,
     hotInFlight: 0,
     adminInFlight: 0,
     suspectsInFlight: 0,

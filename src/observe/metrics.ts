@@ -62,6 +62,8 @@ export function createMetrics() {
     groupReady: gauge('group_ready', '1 while the group has a warm worker.', ['group']),
     workers: gauge('workers', 'Worker processes by state.', ['token', 'role', 'state']),
     workerInFlight: gauge('worker_calls_in_flight', 'Calls sent to workers and not answered yet.', ['token', 'role']),
+    sessions: gauge('sessions', 'PKCS#11 sessions of the workers.', ['token', 'role']),
+    sessionsInUse: gauge('sessions_in_use', 'PKCS#11 sessions that have a call to work on.', ['token', 'role']),
     workerStarts: counter('worker_starts_total', 'Worker processes started.', ['token', 'role']),
     workerStartSeconds: gauge('worker_start_seconds', 'How long the last worker took until it was warm.', [
       'token',

@@ -103,15 +103,20 @@ const pauseReasons = ['clock', 'restored-catalog']
 function setGroupGauges(metrics: Metrics, groups: readonly GroupState[]): void {
   metrics.workers.reset()
   metrics.workerInFlight.reset()
+  metrics.sessions.reset()
+  metrics.sessionsInUse.reset()
   for (const { name, ready, tokens, workers } of groups) {
     metrics.groupReady.set({ group: name }, ready ? 1 : 0)
     for (const { name: token, trouble, pinRefused } of tokens) {
       metrics.tokenTrouble.set({ token }, trouble === undefined ? 0 : 1)
       metrics.pinRefused.set({ token }, pinRefused ? 1 : 0)
     }
-    for (const { token, role, state, inFlight } of workers) {
+    for (const { token, role, state, inFlight, sessions } of workers) {
       metrics.workers.inc({ token, role, state })
       metrics.workerInFlight.inc({ token, role }, inFlight)
+      metrics.sessions.inc({ token, role }, sessions)
+      // A worker is sent more calls than it has sessions, so that the next one is there when one ends.
+      metrics.sessionsInUse.inc({ token, role }, Math.min(inFlight, sessions))
     }
   }
 }

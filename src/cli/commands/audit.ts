@@ -1,12 +1,17 @@
-/** `hsmgate audit verify`: checks a copy of the journal offline. Everything found is printed; a journal that is not whole fails. */
+/**
+ * `hsmgate audit …`. `verify` checks a copy of the journal offline: everything found is printed; a journal that is not whole fails.
+ * `checkpoint` has the running gateway sign its journal, and exports what `verify --anchor` takes.
+ */
 import { createPublicKey } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import type { Command } from 'commander'
+import type { Checkpoint } from '../../audit/audit.ts'
 import { type Anchor, parseAnchor, type Verification, verifyJournal } from '../../audit/verify.ts'
 import { ProblemsError } from '../../problem.ts'
 import { addAction } from '../action.ts'
 import { loadEffectiveConfig } from '../effective-config.ts'
-import { findText } from '../files.ts'
+import { findText, replaceFile } from '../files.ts'
+import { askGateway } from '../operator-client.ts'
 import { formatFields, printable, show, type Terminal } from '../terminal.ts'
 
 interface VerifyOptions {
@@ -14,10 +19,36 @@ interface VerifyOptions {
   readonly publicKey: readonly string[]
 }
 
+interface CheckpointOptions {
+  readonly out?: string
+}
+
 const collect = (value: string, values: readonly string[]) => [...values, value]
 
 export function addAudit(program: Command, terminal: Terminal): void {
   const audit = program.command('audit').description('the audit journal')
+
+  const checkpoint = audit
+    .command('checkpoint')
+    .description(
+      'sign the journal as it stands now; kept elsewhere, the checkpoint shows later whether records are missing',
+    )
+    .option('--out <file>', 'write the checkpoint to this file instead of standard output')
+  addAction<CheckpointOptions, []>(checkpoint, async (options) => {
+    const signed = await askGateway<Checkpoint>(options, terminal, 'audit', 'checkpoint')
+    const text = `${JSON.stringify(signed)}\n`
+    if (options.out === undefined) {
+      terminal.out(text)
+      return
+    }
+    const file = options.out
+    await replaceFile(file, text).catch((cause) => {
+      throw unwritable(file, cause)
+    })
+    const answer = { file, sequence: signed.sequence }
+    show(terminal, options, answer, () => `signed through record ${signed.sequence}; written to ${printable(file)}\n`)
+  })
+
   const verify = audit
     .command('verify')
     .description('check hashes, links and signatures of a journal; works offline')
@@ -92,6 +123,12 @@ async function loadPublicKey(file: string): Promise<string> {
     const remedy = 'name a file with a public key as PEM, or its SubjectPublicKeyInfo as DER'
     throw new ProblemsError([{ at: file, cause: 'holds no public key', remedy }], { cause })
   }
+}
+
+function unwritable(file: string, cause: unknown): ProblemsError {
+  const { code, message } = cause as NodeJS.ErrnoException
+  const remedy = 'name a file in a folder that you may write to; the journal was signed all the same'
+  return new ProblemsError([{ at: file, cause: `cannot be written (${code ?? message})`, remedy }], { cause })
 }
 
 function unreadable(file: string, cause: unknown): ProblemsError {

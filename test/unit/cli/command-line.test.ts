@@ -42,7 +42,10 @@ const leaves = [
   ['key', 'show'],
   ['token', 'list'],
   ['token', 'retry-login'],
+  ['clock', 'show'],
+  ['clock', 'confirm'],
   ['audit', 'verify'],
+  ['audit', 'checkpoint'],
 ]
 
 describe('the command line', () => {

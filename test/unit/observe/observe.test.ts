@@ -121,12 +121,13 @@ describe('tokens and workers', () => {
     const state = (workers: GroupState['workers']): readonly GroupState[] => [
       { name: 'default', ready: workers.length > 0, capabilities: undefined, tokens: [], workers },
     ]
-    let groups = state([{ ...worker, state: 'ready', inFlight: 3 }])
+    let groups = state([{ ...worker, state: 'ready', inFlight: 3, sessions: 2 }])
     observer.watch({ groups: () => groups })
     expect(await metric('workers{')).toEqual(['hsmgate_workers{token="main",role="serve",state="ready"} 1'])
     expect(await metric('worker_calls_in_flight{')).toEqual([
       'hsmgate_worker_calls_in_flight{token="main",role="serve"} 3',
     ])
+    expect(await metric('sessions_in_use{')).toEqual(['hsmgate_sessions_in_use{token="main",role="serve"} 2'])
     groups = state([])
     expect(await metric('workers{')).toEqual([])
     expect(await metric('group_ready{')).toEqual(['hsmgate_group_ready{group="default"} 0'])

@@ -56,7 +56,7 @@ const group = (ready: boolean, trouble?: string): GroupState => ({
   ready,
   capabilities: undefined,
   tokens: [{ name: 'main', label: 'main', serial: '1', pinRefused: false, ...(trouble !== undefined && { trouble }) }],
-  workers: [{ id: 'main-serve-1', token: 'main', role: 'serve', state: ready ? 'ready' : 'dead', pid: 1, inFlight: 0 }],
+  workers: [{ id: 'main-serve-1', token: 'main', role: 'serve', state: ready ? 'ready' : 'dead', pid: 1, inFlight: 0, sessions: 2 }],
 })
 
 let directory: string
