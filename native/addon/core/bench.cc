@@ -3,18 +3,23 @@
  * over, for a bounded time.
  *
  *   bench --module <path> --label <token> --pin-file <path> --op <name> [--sessions n] [--seconds
- * s] [--bytes n] [--key label]
+ * s] [--bytes n] [--key label] [--wait 1]
  *
- * Prints one line of JSON: {"op","sessions","bytes","operations","seconds","perSecond"}. The PIN
- * comes from a file (or the file that HSMGATE_PIN_FILE names), never from the command line. Keys
- * are session objects, made for the run, unless --key names a token object. `gcm-encrypt` and
- * `gcm-decrypt` use a working key derived from an AES key by CKM_AES_CBC_ENCRYPT_DATA, as the
- * gateway does; `derive` derives and destroys one each time.
+ * Prints one line of JSON: {"op","sessions","bytes","operations","seconds","perSecond","p50Micros",
+ * "cpuMicros"}; the last two are of one operation. The PIN comes from a file (or the file that
+ * HSMGATE_PIN_FILE names), never from the command line. Keys are session objects, made for the run,
+ * unless --key names a token object. `gcm-encrypt`, `gcm-decrypt` and `data-key` (random bytes and
+ * their encryption) use a working key derived from an AES key by CKM_AES_CBC_ENCRYPT_DATA and the
+ * additional data of a ciphertext blob, as the gateway does; `derive` derives and destroys one each
+ * time. With --wait it prints `ready` and begins when standard input says something.
  */
 #include "module.h"
 #include "packed.h"
 #include "session.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -42,7 +47,11 @@ struct Options {
     unsigned sessions = 2;
     double seconds = 2;
     size_t bytes = 32;
+    bool waits = false;
 };
+
+/* Header of the blob, salt and IV with their lengths, an empty encryption context. */
+constexpr size_t additionalBytes = 50 + 1 + 32 + 1 + 12 + 4;
 
 [[noreturn]] void stop(const std::string &text)
 {
@@ -75,6 +84,8 @@ Options parseOptions(int argc, char **argv)
             options.pinFile = value;
         else if (name == "--op")
             options.op = value;
+        else if (name == "--wait")
+            options.waits = value == "1";
         else if (name == "--key")
             options.key = value;
         else if (name == "--sessions")
@@ -149,8 +160,10 @@ struct Worker {
     std::vector<CK_BYTE> ciphertext;
     std::vector<CK_BYTE> output;
     CK_BYTE iv[12] = {1};
-    CK_GCM_PARAMS gcm{iv, sizeof iv, 96, nullptr, 0, 128};
+    CK_BYTE additional[additionalBytes] = {2};
+    CK_GCM_PARAMS gcm{iv, sizeof iv, 96, additional, sizeof additional, 128};
     uint64_t counter = 0;
+    std::vector<float> micros;
 
     Worker(const Options &chosen, const Module &module, CK_SLOT_ID slot)
         : options(chosen), session(module, slot), f(session.functions()), input(chosen.bytes, 7),
@@ -244,7 +257,7 @@ struct Worker {
             Template wanted;
             wanted.number(CKA_VALUE_LEN, 32).flag(CKA_SIGN, true);
             key = named ? find() : generate(CKM_GENERIC_SECRET_KEY_GEN, std::move(wanted));
-        } else if (op.starts_with("gcm") || op == "derive") {
+        } else if (op.starts_with("gcm") || op == "derive" || op == "data-key") {
             Template wanted;
             wanted.number(CKA_VALUE_LEN, 32).flag(CKA_DERIVE, true);
             base = named ? find() : generate(CKM_AES_KEY_GEN, std::move(wanted));
@@ -283,7 +296,9 @@ struct Worker {
             sign(CKM_SHA256_HMAC, options.bytes);
         } else if (op == "derive") {
             require(f.C_DestroyObject(h(), derive()), "C_DestroyObject");
-        } else if (op == "gcm-encrypt") {
+        } else if (op == "gcm-encrypt" || op == "data-key") {
+            if (op == "data-key")
+                require(f.C_GenerateRandom(h(), input.data(), input.size()), "C_GenerateRandom");
             putU64(iv, ++counter);
             require(f.C_EncryptInit(h(), &mechanism, key), "C_EncryptInit");
             require(f.C_Encrypt(h(), input.data(), input.size(), output.data(), &length),
@@ -295,6 +310,16 @@ struct Worker {
         }
     }
 };
+
+double cpuSeconds()
+{
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    const auto seconds = [](const timeval &time) {
+        return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+    };
+    return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 } // namespace
 
@@ -327,29 +352,47 @@ int main(int argc, char **argv)
         workers.push_back(std::make_unique<Worker>(options, *module, *slot));
         workers.back()->prepare();
     }
+    if (options.waits) {
+        std::puts("ready");
+        std::fflush(stdout);
+        (void)std::getchar();
+    }
     std::atomic<uint64_t> operations{0};
+    const double cpuBefore = cpuSeconds();
     const Clock::time_point start = Clock::now();
     const Clock::time_point end = start + std::chrono::duration_cast<Clock::duration>(
                                               std::chrono::duration<double>(options.seconds));
     std::vector<std::thread> threads;
     for (const std::unique_ptr<Worker> &worker : workers) {
         threads.emplace_back([&worker, &operations, end] {
-            uint64_t done = 0;
-            while (Clock::now() < end) {
+            worker->micros.reserve(1 << 20);
+            Clock::time_point before = Clock::now();
+            while (before < end) {
                 worker->perform();
-                done++;
+                const Clock::time_point after = Clock::now();
+                worker->micros.push_back(
+                    std::chrono::duration<float, std::micro>(after - before).count());
+                before = after;
             }
-            operations += done;
+            operations += worker->micros.size();
         });
     }
     for (std::thread &thread : threads)
         thread.join();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const double cpu = cpuSeconds() - cpuBefore;
+    std::vector<float> micros;
+    for (const std::unique_ptr<Worker> &worker : workers)
+        micros.insert(micros.end(), worker->micros.begin(), worker->micros.end());
+    std::sort(micros.begin(), micros.end());
+    const double count = static_cast<double>(std::max<uint64_t>(operations.load(), 1));
     std::printf("{\"op\":\"%s\",\"sessions\":%u,\"bytes\":%zu,\"operations\":%llu,\"seconds\":%.3f,"
-                "\"perSecond\":%.0f}\n",
+                "\"perSecond\":%.0f,\"p50Micros\":%.1f,\"cpuMicros\":%.2f}\n",
                 options.op.c_str(), options.sessions, options.bytes,
                 static_cast<unsigned long long>(operations.load()), seconds,
-                static_cast<double>(operations.load()) / seconds);
+                static_cast<double>(operations.load()) / seconds,
+                micros.empty() ? 0 : static_cast<double>(micros[micros.size() / 2]),
+                cpu * 1e6 / count);
     workers.clear();
     anchor.close();
     (void)Module::release(module);
