@@ -33,7 +33,7 @@ import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
-import { createKmsDoor, describeKmsError } from './transport/kms/kms.ts'
+import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 
@@ -147,7 +147,16 @@ export async function openGateway(
   const signed = journal.lastCheckpoint?.catalogRevision
   const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
   await gate.check()
-  const keys = createKeyService({ catalog, hsm, partition, defaultGroup: group, now: gate.latest, grantTokens })
+  const limited = config.quotas.enabled ?? !config.development
+  const keys = createKeyService({
+    catalog,
+    hsm,
+    partition,
+    defaultGroup: group,
+    now: gate.latest,
+    grantTokens,
+    ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
+  })
   const deletions = stack.use(startDeletions({ catalog, hsm, keys, observer, journal, gate }))
 
   const operator = stack.use(
@@ -189,6 +198,7 @@ export async function openGateway(
     const door = stack.use(
       createKmsDoor({
         keys,
+        ...(limited ? { quotas: createRequestQuotas(config.quotas) } : {}),
         authorizer,
         principalExists: (name) => principalExists(catalog, config, name),
         pipeline,

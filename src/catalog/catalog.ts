@@ -188,7 +188,15 @@ export interface Catalog extends AsyncDisposable {
   /** The cached entry when it is warm and current, else undefined: lets the hot path stay synchronous. */
   peekKey(name: KeyName): KeyEntry | undefined
   /** Key ids in stable order after `after`, without keys in state `Creating`. */
-  listKeys(account: string, region: string, after: string | undefined, limit: number): Promise<readonly string[]>
+  listKeys(
+    account: string,
+    region: string,
+    after: string | undefined,
+    limit: number,
+    purpose?: Purpose,
+  ): Promise<readonly string[]>
+  /** Keys in any state. */
+  countKeys(account: string, region: string): Promise<number>
   /** Inserts key, first material, policy and tags; key and material are `Creating`. Must be durable before the object is generated. */
   beginKey(key: NewKey): Promise<KeyEntry>
   /** Adds a material in state `Creating` to an existing key (rotation, import). */

@@ -116,20 +116,32 @@ export function openKeys(ports: Ports) {
 
     findKey: (name) => findKeyEntry(ports, name),
 
-    async listKeys(account, region, after, limit) {
+    async listKeys(account, region, after, limit, purpose) {
+      const page = db
+        .selectFrom('key')
+        .select('key_id')
+        .where('account', '=', account)
+        .where('region', '=', region)
+        .where('key_id', '>', after ?? '')
+        .where('state', '!=', 'Creating')
+        .orderBy('key_id')
+        .limit(limit)
+      const [rows] = await database.read([
+        (purpose === undefined ? page : page.where('purpose', '=', purpose)).compile(),
+      ])
+      return rows.map((row) => row.key_id)
+    },
+
+    async countKeys(account, region) {
       const [rows] = await database.read([
         db
           .selectFrom('key')
-          .select('key_id')
+          .select((query) => query.fn.countAll<number>().as('count'))
           .where('account', '=', account)
           .where('region', '=', region)
-          .where('key_id', '>', after ?? '')
-          .where('state', '!=', 'Creating')
-          .orderBy('key_id')
-          .limit(limit)
           .compile(),
       ])
-      return rows.map((row) => row.key_id)
+      return Number(rows[0]?.count ?? 0)
     },
 
     beginKey: (key) =>

@@ -39,6 +39,8 @@ export interface KeyServiceParts {
   readonly hsm: Hsm
   readonly partition: string
   readonly defaultGroup: string
+  /** Most keys of one account in one Region; without it there is no limit. */
+  readonly keysPerRegion?: number
   /** Wall time in epoch milliseconds. */
   readonly now: () => number
   readonly grantTokens: GrantTokens
@@ -130,12 +132,18 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const group = request.group ?? defaultGroup
       const { spec, usage } = request
       if (!hsm.capabilities(group).specs[spec]?.includes(usage)) throw new GatewayError('Unsupported', {})
+      if (
+        (await catalog.countKeys(locale.account, locale.region)) >= (parts.keysPerRegion ?? Number.POSITIVE_INFINITY)
+      ) {
+        const text = `The account ${locale.account} has the most keys that it may have in ${locale.region}.`
+        throw new GatewayError('LimitExceeded', { text })
+      }
       const name = { account: locale.account, region: locale.region, keyId: createKeyId(request.multiRegion) }
       return createBackedKey(parts, { ...request, group, name }, deadline)
     },
 
     async list(locale, after, limit) {
-      const keyIds = await catalog.listKeys(locale.account, locale.region, after, limit + 1)
+      const keyIds = await catalog.listKeys(locale.account, locale.region, after, limit + 1, 'kms')
       return { keyIds: keyIds.slice(0, limit), more: keyIds.length > limit }
     },
 

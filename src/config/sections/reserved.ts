@@ -1,5 +1,5 @@
 /**
- * Sections whose doors define them when they open: `quotas`, `offload`, `xks`, `customKeyStores`, `custody`,
+ * Sections whose doors define them when they open: `offload`, `xks`, `customKeyStores`, `custody`,
  * `allowImportThroughMemory`. Until then they accept only what means "as today", so that no option is accepted and ignored.
  */
 import type { Section } from './section.ts'
@@ -8,7 +8,6 @@ const empty = (description: string): Section<Readonly<Record<string, never>>> =>
   schema: { type: 'object', description, properties: {}, additionalProperties: false, default: {} },
 })
 
-export const quotas = empty('Request rates. No option yet: rates are not limited.')
 export const offload = empty('TLS offload. No option yet.')
 export const xks = empty('The XKS proxy. No option yet.')
 export const customKeyStores = empty('Custom key stores. No option yet.')

@@ -10,6 +10,11 @@ import { createJsonProtocol } from './json-protocol.ts'
 import { createListener, type ListenAddress, type Listener, type ListenerLimits } from './listener.ts'
 import type { KmsParts } from './operations/key-operation.ts'
 import { createOperations } from './operations/registry.ts'
+import {
+  createRequestQuotas as openRequestQuotas,
+  type RequestQuotaOptions,
+  type RequestQuotas,
+} from './request-quotas.ts'
 import { claimedService, type WireProtocol } from './wire.ts'
 
 export interface KmsDoorOptions extends KmsParts {
@@ -43,6 +48,11 @@ export function createKmsDoor(options: KmsDoorOptions): KmsDoor {
     ...(trustedProxies === undefined ? {} : { trustedProxies }),
     ...(onRefused === undefined ? {} : { onRefused }),
   })
+}
+
+/** Request rates as configured; hand them to the door. */
+export function createRequestQuotas(options: RequestQuotaOptions): RequestQuotas {
+  return openRequestQuotas(options)
 }
 
 /** Name and text of an error as this door words it, for the audit record. */

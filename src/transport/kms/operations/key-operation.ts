@@ -10,8 +10,8 @@ import type { KeyService, ResolvedKey } from '../../../keys/keys.ts'
 import type { Operation, Prepared, Scope } from '../../../pipeline.ts'
 import { demandOnKey, type OperationConditions } from '../conditions.ts'
 import { KmsError } from '../kms-error.ts'
-import type { RequestQuotas } from '../request-quotas.ts'
 import { readInput, recordInput } from '../request-body.ts'
+import type { RequestQuotas } from '../request-quotas.ts'
 import type { Schema } from '../schema.ts'
 
 /** What operations are built from. */

@@ -1,4 +1,6 @@
 /** Every operation of the KMS door by the name that X-Amz-Target gives: adding one is one file and one row. */
+
+import { withRequestQuota } from '../request-quotas.ts'
 import { cancelKeyDeletion } from './cancel-key-deletion.ts'
 import { createAlias } from './create-alias.ts'
 import { createGrant } from './create-grant.ts'
@@ -32,7 +34,6 @@ import { tagResource } from './tag-resource.ts'
 import { untagResource } from './untag-resource.ts'
 import { updateAlias } from './update-alias.ts'
 import { updateKeyDescription } from './update-key-description.ts'
-import { withRequestQuota } from '../request-quotas.ts'
 import { verify } from './verify.ts'
 import { verifyMac } from './verify-mac.ts'
 

@@ -1,0 +1,135 @@
+/**
+ * Request quotas (AWS KMS Developer Guide, "Request quotas"): a token bucket for each account, Region and class of operations. A bucket
+ * holds one second's worth, so that bursts of a client that waits are served. Decided before authorization, as AWS counts refused calls too.
+ */
+import { GatewayError } from '../../error.ts'
+import type { KeySpec } from '../../hsm/port.ts'
+import type { KmsOperation } from './operations/key-operation.ts'
+
+/** Requests in a second by class; an operation that stands in no row has the last one. */
+const rates: Readonly<Record<string, number>> = {
+  'crypto-symmetric': 10_000,
+  'crypto-rsa': 500,
+  'crypto-ecc': 300,
+  'create-key': 5,
+  'create-alias': 5,
+  'update-alias': 5,
+  'delete-alias': 15,
+  'enable-key': 5,
+  'disable-key': 5,
+  'create-grant': 50,
+  'describe-key': 2000,
+  'get-public-key': 2000,
+  'list-resource-tags': 2000,
+  'get-key-policy': 1000,
+  'get-key-rotation-status': 1000,
+  'list-keys': 500,
+  'list-aliases': 500,
+  'list-grants': 100,
+  'list-key-policies': 100,
+  'list-retirable-grants': 100,
+  'retire-grant': 30,
+  'revoke-grant': 30,
+  'put-key-policy': 15,
+  'schedule-key-deletion': 15,
+  'enable-key-rotation': 15,
+  'tag-resource': 10,
+  'untag-resource': 5,
+  'get-parameters-for-import': 0.25,
+  'delete-imported-key-material': 5,
+  'data-key-pair-ecc-nist-p256': 25,
+  'data-key-pair-ecc-nist-p384': 10,
+  'data-key-pair-ecc-nist-p521': 5,
+  'data-key-pair-ecc-secg-p256k1': 25,
+  'data-key-pair-rsa-2048': 1,
+  'data-key-pair-rsa-3072': 0.5,
+  'data-key-pair-rsa-4096': 0.1,
+  other: 5,
+}
+
+/** Operations that share the rate of cryptographic operations for the kind of key they use. */
+const cryptographic = new Set([
+  'Decrypt',
+  'DeriveSharedSecret',
+  'Encrypt',
+  'GenerateDataKey',
+  'GenerateDataKeyWithoutPlaintext',
+  'GenerateMac',
+  'GenerateRandom',
+  'ReEncrypt',
+  'Sign',
+  'Verify',
+  'VerifyMac',
+])
+
+export interface RequestQuotas {
+  /** @throws GatewayError `Throttled` */
+  take(account: string, region: string, className: string): void
+}
+
+export interface RequestQuotaOptions {
+  /** Rates that differ from the table. */
+  readonly requestsPerSecond: Readonly<Record<string, number>>
+  /** Monotonic milliseconds. */
+  readonly nowMs?: () => number
+}
+
+interface Bucket {
+  tokens: number
+  readAtMs: number
+}
+
+export function createRequestQuotas(options: RequestQuotaOptions): RequestQuotas {
+  const { requestsPerSecond, nowMs = () => performance.now() } = options
+  // As many as accounts, Regions and classes there are: all three come from the configuration and this file, never from a request.
+  const buckets = new Map<string, Bucket>()
+
+  return {
+    take(account, region, className) {
+      const rate = requestsPerSecond[className] ?? rates[className] ?? (rates.other as number)
+      const capacity = Math.max(1, rate)
+      const name = `${account}/${region}/${className}`
+      const now = nowMs()
+      let bucket = buckets.get(name)
+      if (bucket === undefined) {
+        bucket = { tokens: capacity, readAtMs: now }
+        buckets.set(name, bucket)
+      }
+      bucket.tokens = Math.min(capacity, bucket.tokens + ((now - bucket.readAtMs) / 1000) * rate)
+      bucket.readAtMs = now
+      if (bucket.tokens < 1) throw new GatewayError('Throttled')
+      bucket.tokens--
+    },
+  }
+}
+
+/** The operation with its rate asked first. */
+export function withRequestQuota(operation: KmsOperation, quotas: RequestQuotas): KmsOperation {
+  const { name } = operation
+  const own = kebab(name)
+  return {
+    ...operation,
+    async prepare(input, scope) {
+      // The kind of key decides the class, so the key is looked up first; its account pays nothing, the caller's does.
+      const prepared = await operation.prepare(input, scope)
+      quotas.take(scope.account, scope.region, classOf(name, own, input, prepared.resources))
+      return prepared
+    },
+  }
+}
+
+function classOf(name: string, own: string, input: unknown, resources: unknown): string {
+  if (name.startsWith('GenerateDataKeyPair')) {
+    return `data-key-pair-${String((input as { KeyPairSpec?: string }).KeyPairSpec)
+      .toLowerCase()
+      .replaceAll('_', '-')}`
+  }
+  if (!cryptographic.has(name)) return own
+  const spec = (resources as { entry?: { key: { spec: KeySpec } } } | null)?.entry?.key.spec
+  if (spec?.startsWith('RSA_')) return 'crypto-rsa'
+  return spec?.startsWith('ECC_') ? 'crypto-ecc' : 'crypto-symmetric'
+}
+
+function kebab(name: string): string {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase()
+}
