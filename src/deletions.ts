@@ -3,17 +3,11 @@
  * time. What stands against it is told to the operator once, when it begins, and as a metric while it lasts.
  */
 import type { Journal } from './audit/audit.ts'
-import { deadlineIn } from './call.ts'
-import type { Catalog } from './catalog/catalog.ts'
-import type { Hsm } from './hsm/port.ts'
-import { destroyDueKeys } from './keys/deletion.ts'
-import type { DestructionGate, Pause } from './keys/destruction-gate.ts'
-import type { KeyService } from './keys/keys.ts'
+import type { DeletionEvents, DestructionGate, KeyService, Pause } from './keys/keys.ts'
 import type { Observer } from './observe/observe.ts'
 import type { Problem } from './problem.ts'
 
 const roundMs = 60_000
-const systemDeadlineMs = 60_000
 
 export interface Deletions extends AsyncDisposable {
   /** A round as soon as the one under way is over; resolves when it is. Never rejects. */
@@ -21,21 +15,17 @@ export interface Deletions extends AsyncDisposable {
 }
 
 export interface DeletionsParts {
-  readonly catalog: Catalog
-  readonly hsm: Hsm
+  /** One round. */
+  readonly destroy: (events: DeletionEvents) => Promise<unknown>
   readonly keys: KeyService
   readonly journal: Journal
   readonly observer: Observer
   readonly gate: DestructionGate
 }
 
-export function startDeletions({ catalog, hsm, keys, journal, observer, gate }: DeletionsParts): Deletions {
+export function startDeletions({ destroy, keys, journal, observer, gate }: DeletionsParts): Deletions {
   const told = new Set<Pause['reason']>()
-  const parts: Parameters<typeof destroyDueKeys>[0] = {
-    catalog,
-    hsm,
-    gate,
-    deadline: () => deadlineIn(systemDeadlineMs),
+  const events: DeletionEvents = {
     async deleted({ key }) {
       const resources = [{ account: key.account, type: 'AWS::KMS::Key', arn: keys.keyArn(key) }]
       const details = { keyId: key.keyId }
@@ -50,14 +40,14 @@ export function startDeletions({ catalog, hsm, keys, journal, observer, gate }: 
     },
   }
   const round = async () => {
-    await destroyDueKeys(parts).catch((cause) => observer.unexpected('deletion', cause))
+    await destroy(events).catch((cause) => observer.unexpected('deletion', cause))
   }
   let running = Promise.resolve()
   const run = () => {
     running = running.then(round)
     return running
   }
-  parts.paused(gate.pauses())
+  events.paused(gate.pauses())
   run()
   const timer = setInterval(run, roundMs)
   return {

@@ -23,6 +23,7 @@ import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
 import { settleBackingKeys } from './keys/create-key.ts'
+import { destroyDueKeys } from './keys/deletion.ts'
 import { openDestructionGate } from './keys/destruction-gate.ts'
 import { createGrantTokens } from './keys/grant-tokens.ts'
 import { findUnknownObjects, type UnknownObject } from './keys/reconcile.ts'
@@ -157,7 +158,16 @@ export async function openGateway(
     grantTokens,
     ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
   })
-  const deletions = stack.use(startDeletions({ catalog, hsm, keys, observer, journal, gate }))
+  const deletions = stack.use(
+    startDeletions({
+      destroy: (events) =>
+        destroyDueKeys({ catalog, hsm, gate, deadline: () => deadlineIn(systemDeadlineMs), ...events }),
+      keys,
+      observer,
+      journal,
+      gate,
+    }),
+  )
 
   const operator = stack.use(
     createOperatorDoor({

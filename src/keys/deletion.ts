@@ -3,24 +3,18 @@
  * is settled at the next start or the next round. Runs under a lease, so that one gateway of many does it.
  */
 import type { Deadline } from '../call.ts'
-import type { Catalog, KeyEntry, KeyName } from '../catalog/catalog.ts'
+import type { Catalog, KeyName } from '../catalog/catalog.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { hsmKeyOf } from './backing-key.ts'
-import type { DestructionGate, Pause } from './destruction-gate.ts'
+import type { DeletionEvents, DestructionGate } from './keys.ts'
 
 const leaseMs = 60_000
 
-export interface DeletionParts {
+export interface DeletionParts extends DeletionEvents {
   readonly catalog: Catalog
   readonly hsm: Hsm
   readonly gate: Pick<DestructionGate, 'check'>
   readonly deadline: () => Deadline
-  /** Told after the last trace is gone; writes the DeleteKey record. */
-  readonly deleted: (entry: KeyEntry) => Promise<void>
-  /** Told of a key that could not be destroyed now; the next round tries again. */
-  readonly failed: (name: KeyName, cause: unknown) => void
-  /** Told once a round what stands against destroying anything; nothing: destruction goes on. */
-  readonly paused: (pauses: readonly Pause[]) => void
 }
 
 /** One round: returns how many keys are gone. */

@@ -5,30 +5,8 @@
  *
  * A pause lasts until an operator confirms it, across restarts: later checkpoints are about the restored catalog and no longer tell.
  */
-import type { ClockSource, ClockStore, TrustedClock } from './trusted-clock.ts'
-import { machineClock, openTrustedClock } from './trusted-clock.ts'
-
-export type Pause =
-  | {
-      readonly reason: 'clock'
-      /** By how much wall time is off. */
-      readonly jumpMs: number
-    }
-  | {
-      readonly reason: 'restored-catalog'
-      readonly catalogRevision: number
-      /** Revision that a signed checkpoint saw. */
-      readonly signedRevision: number
-    }
-
-export interface DestructionGate extends Pick<TrustedClock, 'latest'> {
-  /** Wall time, and what stands against destroying what is due at it; persists the reading of a trusted clock. */
-  check(): Promise<{ readonly now: number; readonly pauses: readonly Pause[] }>
-  /** The pauses that the last check found. */
-  pauses(): readonly Pause[]
-  /** The operator says that wall time is right, and that the keys which are due in this catalog may go. */
-  confirm(): Promise<void>
-}
+import type { DestructionGate, Pause } from './keys.ts'
+import { type ClockSource, type ClockStore, machineClock, openTrustedClock } from './trusted-clock.ts'
 
 export interface Revisions {
   /** The catalog's, before this gateway wrote to it. */

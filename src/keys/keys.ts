@@ -188,3 +188,39 @@ export interface KeyService {
   /** Algorithms a key offers, in AWS's order. */
   algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[]
 }
+
+/** What stands against destroying keys. */
+export type Pause =
+  | {
+      readonly reason: 'clock'
+      /** By how much wall time is off. */
+      readonly jumpMs: number
+    }
+  | {
+      readonly reason: 'restored-catalog'
+      readonly catalogRevision: number
+      /** Revision that a signed checkpoint saw. */
+      readonly signedRevision: number
+    }
+
+/** Whether keys may be destroyed now (destruction-gate.ts). */
+export interface DestructionGate {
+  /** Wall time in epoch milliseconds, or what it should be where the clock was set back. */
+  latest(): number
+  /** Wall time, and what stands against destroying what is due at it; persists the reading of a trusted clock. */
+  check(): Promise<{ readonly now: number; readonly pauses: readonly Pause[] }>
+  /** The pauses that the last check found. */
+  pauses(): readonly Pause[]
+  /** The operator says that wall time is right, and that the keys which are due in this catalog may go. */
+  confirm(): Promise<void>
+}
+
+/** What a round of deletions tells. */
+export interface DeletionEvents {
+  /** After the last trace is gone. */
+  readonly deleted: (entry: KeyEntry) => Promise<void>
+  /** A key could not be destroyed now; the next round tries again. */
+  readonly failed: (name: KeyName, cause: unknown) => void
+  /** Once a round, what stands against destroying anything; nothing: destruction goes on. */
+  readonly paused: (pauses: readonly Pause[]) => void
+}

@@ -7,8 +7,7 @@ import type { Checkpoint } from '../../audit/audit.ts'
 import type { Catalog } from '../../catalog/catalog.ts'
 import { GatewayError } from '../../error.ts'
 import type { Hsm } from '../../hsm/port.ts'
-import type { DestructionGate, Pause } from '../../keys/destruction-gate.ts'
-import type { KeyService } from '../../keys/keys.ts'
+import type { DestructionGate, KeyService, Pause } from '../../keys/keys.ts'
 import type { Problem } from '../../problem.ts'
 
 export interface OperatorCommand {
