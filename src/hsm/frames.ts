@@ -95,6 +95,10 @@ export const operations = {
     request: { spec: 'u8' },
     response: { publicKey: 'bytes', privateKey: 'bytes' },
   },
+  /** Instead of configure, json ExamineRequest -> json ModuleFacts: what the module says without a login. */
+  examine: { code: 22, roles: ['serve', 'manage'], request: { request: 'json' }, response: { facts: 'json' } },
+  /** Rates, IVs and concurrency; json Measurement. */
+  measure: { code: 23, roles: ['serve'], request: { durationMs: 'u32' }, response: { measurement: 'json' } },
 } as const satisfies Record<string, { code: number; roles: readonly string[]; request: Fields; response: Fields }>
 
 export type OperationName = keyof typeof operations

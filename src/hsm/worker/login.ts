@@ -3,6 +3,7 @@
  * buffer from the worker's own file, given to the module once, and wiped; a PIN that was refused before is not tried again.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import type { ExamineRequest } from '../examination.ts'
 import { loginBegins, type PinFileIdentity, type WorkerConfiguration } from '../frames.ts'
 import type { Addon, MechanismDescription, NativeModule, NativePool, Pkcs11Error, SlotDescription } from './addon.ts'
 import { CallFailure, refusal } from './failure.ts'
@@ -44,7 +45,7 @@ function isSameFile(a: PinFileIdentity, b: PinFileIdentity): boolean {
 }
 
 /** @throws CallFailure `KeyUnavailable` when no token, or more than one, has the name. */
-export function findSlot(module: NativeModule, { label, serial }: WorkerConfiguration): SlotDescription {
+export function findSlot(module: NativeModule, { label, serial }: ExamineRequest): SlotDescription {
   const slots = module.slots().filter((slot) => {
     if (!slot.tokenPresent) return false
     return serial === undefined ? slot.label === label : slot.serial === serial
@@ -102,7 +103,8 @@ function finalizeQuietly(module: NativeModule): void {
   } catch {}
 }
 
-function openModule(addon: Addon, { module: path, initArgs }: WorkerConfiguration, jobs: Jobs): NativeModule {
+/** @throws CallFailure */
+export function openModule(addon: Addon, { module: path, initArgs }: ExamineRequest, jobs: Jobs): NativeModule {
   try {
     return addon.openModule(path, initArgs)
   } catch (error) {
@@ -115,7 +117,8 @@ function openModule(addon: Addon, { module: path, initArgs }: WorkerConfiguratio
   }
 }
 
-function asked<T>(jobs: Jobs, call: string, ask: () => T): T {
+/** One synchronous question to the module. @throws CallFailure */
+export function asked<T>(jobs: Jobs, call: string, ask: () => T): T {
   try {
     return ask()
   } catch (error) {

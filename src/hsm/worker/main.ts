@@ -5,9 +5,11 @@
  * Requests run concurrently; answers go out in the order in which they become ready. `drain` answers after everything before it.
  */
 import { Socket } from 'node:net'
+import type { ExamineRequest, ModuleFacts } from '../examination.ts'
 import { createFrameWriter, createRequestReader, type RequestFrame } from '../frame-codec.ts'
 import type { OperationName, Response, WorkerConfiguration, WorkerReady } from '../frames.ts'
 import { loadAddon } from './addon.ts'
+import { examineModule } from './examine.ts'
 import { proveFacts } from './facts.ts'
 import { CallFailure, refusal, toFailure } from './failure.ts'
 import { HandleCache } from './handles.ts'
@@ -75,6 +77,13 @@ async function configure(call: Call, value: unknown): Promise<Response<'configur
   return { ready }
 }
 
+/** Instead of a configuration: the process has looked at its module and does nothing else. */
+function examine(request: unknown): ModuleFacts {
+  if (isConfigured) throw refusal('ValidationFailed', 'configured already', 'B')
+  isConfigured = true
+  return examineModule(addon, new Jobs(findProfile('generic')), request as ExamineRequest)
+}
+
 function readConfiguration(value: unknown): WorkerConfiguration {
   const configuration = value as WorkerConfiguration
   const { role, module, label, serial, pinFile, sessions, profile } = configuration
@@ -93,6 +102,7 @@ function readConfiguration(value: unknown): WorkerConfiguration {
 
 async function handle(call: Call, frame: RequestFrame): Promise<Response<OperationName>> {
   if (frame.operation === 'configure') return configure(call, frame.fields.configuration)
+  if (frame.operation === 'examine') return { facts: examine(frame.fields.request) }
   if (role === undefined) throw refusal('ValidationFailed', 'not configured', 'B')
   return role.handle(call, frame)
 }

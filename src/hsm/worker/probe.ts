@@ -48,8 +48,8 @@ export async function probeToken(parts: ProbeParts, call: Call): Promise<Capabil
   }
 }
 
-/** In time of its own: a probe that ran out of time leaves nothing behind either. */
-async function destroyAll({ parts, keys }: ProbeRun): Promise<void> {
+/** Ends a run, in time of its own: a probe that ran out of time leaves nothing behind either. */
+export async function destroyAll({ parts, keys }: ProbeRun): Promise<void> {
   const { jobs, objects, workingKeys } = parts
   const call = openCall('probe', destroyBudgetMs)
   const names = new Set(keys.map(({ name }) => name))

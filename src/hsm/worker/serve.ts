@@ -3,6 +3,7 @@
  * wiped as soon as the module has it. Any number of requests may be under way.
  */
 
+import type { Measurement } from '../examination.ts'
 import type { RequestFrame } from '../frame-codec.ts'
 import { algorithms, constructions, type OperationName, type Response, specs } from '../frames.ts'
 import type { CipherAlgorithm, KeySpec, MacAlgorithm, Purpose, SignAlgorithm, WrapAlgorithm } from '../port.ts'
@@ -15,9 +16,10 @@ import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import { objectName } from './handles.ts'
 import type { Call, Jobs } from './jobs.ts'
+import { measureToken } from './measure.ts'
 import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
-import { probeToken } from './probe.ts'
-import type { ProbeParts } from './probe-run.ts'
+import { destroyAll, probeToken } from './probe.ts'
+import { type ProbeParts, ProbeRun } from './probe-run.ts'
 import { Signing } from './signing.ts'
 import { Unwrapping } from './unwrapping.ts'
 import { sealingMessagesMax, WorkingKeys } from './working-keys.ts'
@@ -165,6 +167,8 @@ export class Serving {
       }
       case 'probe':
         return { capabilities: await probeToken(this.#parts(), call) }
+      case 'measure':
+        return { measurement: await this.#measure(call, frame.fields.durationMs) }
       case 'ping': {
         await this.#jobs.need(call, jobOp.random, { outMax: 8 })
         const { size: workingKeys } = this.#workingKeys
@@ -173,6 +177,15 @@ export class Serving {
       }
       default:
         throw refusal('Unsupported', `${frame.operation} is not for this role`, 'B')
+    }
+  }
+
+  async #measure(call: Call, durationMs: number): Promise<Measurement> {
+    const run = new ProbeRun(this.#parts(), call)
+    try {
+      return await measureToken(run, this.#jobs.depth().sessions, durationMs)
+    } finally {
+      await destroyAll(run)
     }
   }
 
