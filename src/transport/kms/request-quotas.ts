@@ -3,8 +3,6 @@
  * holds one second's worth, so that bursts of a client that waits are served. Decided before authorization, as AWS counts refused calls too.
  */
 import { GatewayError } from '../../error.ts'
-import type { KeySpec } from '../../hsm/port.ts'
-import type { KmsOperation } from './operations/key-operation.ts'
 
 /** Requests in a second by class; an operation that stands in no row has the last one. */
 const rates: Readonly<Record<string, number>> = {
@@ -47,21 +45,6 @@ const rates: Readonly<Record<string, number>> = {
   other: 5,
 }
 
-/** Operations that share the rate of cryptographic operations for the kind of key they use. */
-const cryptographic = new Set([
-  'Decrypt',
-  'DeriveSharedSecret',
-  'Encrypt',
-  'GenerateDataKey',
-  'GenerateDataKeyWithoutPlaintext',
-  'GenerateMac',
-  'GenerateRandom',
-  'ReEncrypt',
-  'Sign',
-  'Verify',
-  'VerifyMac',
-])
-
 export interface RequestQuotas {
   /** @throws GatewayError `Throttled` */
   take(account: string, region: string, className: string): void
@@ -101,35 +84,4 @@ export function createRequestQuotas(options: RequestQuotaOptions): RequestQuotas
       bucket.tokens--
     },
   }
-}
-
-/** The operation with its rate asked first. */
-export function withRequestQuota(operation: KmsOperation, quotas: RequestQuotas): KmsOperation {
-  const { name } = operation
-  const own = kebab(name)
-  return {
-    ...operation,
-    async prepare(input, scope) {
-      // The kind of key decides the class, so the key is looked up first; its account pays nothing, the caller's does.
-      const prepared = await operation.prepare(input, scope)
-      quotas.take(scope.account, scope.region, classOf(name, own, input, prepared.resources))
-      return prepared
-    },
-  }
-}
-
-function classOf(name: string, own: string, input: unknown, resources: unknown): string {
-  if (name.startsWith('GenerateDataKeyPair')) {
-    return `data-key-pair-${String((input as { KeyPairSpec?: string }).KeyPairSpec)
-      .toLowerCase()
-      .replaceAll('_', '-')}`
-  }
-  if (!cryptographic.has(name)) return own
-  const spec = (resources as { entry?: { key: { spec: KeySpec } } } | null)?.entry?.key.spec
-  if (spec?.startsWith('RSA_')) return 'crypto-rsa'
-  return spec?.startsWith('ECC_') ? 'crypto-ecc' : 'crypto-symmetric'
-}
-
-function kebab(name: string): string {
-  return name.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase()
 }

@@ -1,6 +1,5 @@
 /** Every operation of the KMS door by the name that X-Amz-Target gives: adding one is one file and one row. */
 
-import { withRequestQuota } from '../request-quotas.ts'
 import { cancelKeyDeletion } from './cancel-key-deletion.ts'
 import { createAlias } from './create-alias.ts'
 import { createGrant } from './create-grant.ts'
@@ -25,6 +24,7 @@ import { listKeys } from './list-keys.ts'
 import { listResourceTags } from './list-resource-tags.ts'
 import { listRetirableGrants } from './list-retirable-grants.ts'
 import { putKeyPolicy } from './put-key-policy.ts'
+import { withRequestQuota } from './quota-class.ts'
 import { reEncrypt } from './re-encrypt.ts'
 import { retireGrant } from './retire-grant.ts'
 import { revokeGrant } from './revoke-grant.ts'
