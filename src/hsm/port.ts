@@ -144,7 +144,8 @@ export interface Capabilities {
   readonly probe: number
   /** Specs whose keys were generated, used and verified, with the usages that work. */
   readonly specs: Readonly<Partial<Record<KeySpec, readonly KeyUsage[]>>>
-  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`, `DATA_KEY_PAIR <spec>`. */
+  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`,
+   * `DATA_KEY_PAIR <spec>`, `UNWRAP RSAES_OAEP_*` where the module itself unwraps with it. */
   readonly algorithms: readonly string[]
   /** OAEP-SHA-256 through raw RSA with decoding in the worker, where the module has no native one. */
   readonly oaepSha256: 'native' | 'raw' | 'none'

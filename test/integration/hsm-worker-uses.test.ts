@@ -352,7 +352,7 @@ describe('wrapping', () => {
     })
     expect((await serve.refusal('unwrap', unwrapOf(tampered, 'ECC_NIST_P256'))).code).toBe('CiphertextInvalid')
     expect((await serve.refusal('unwrap', unwrapOf(Buffer.from(wrapped), 'ECC_NIST_P384'))).code).toBe(
-      'CiphertextInvalid',
+      'KeyMaterialIncorrect',
     )
   })
 
@@ -492,10 +492,10 @@ describe('wrapping', () => {
           wrapped,
           intent: intent(spec),
         })
-      expect((await ask(oaep('sha1', randomBytes(16)))).code).toBe('CiphertextInvalid')
-      expect((await ask(oaep('sha1', randomBytes(31)))).code).toBe('CiphertextInvalid')
-      expect((await ask(oaep('sha1', randomBytes(33)))).code).toBe('CiphertextInvalid')
-      expect((await ask(oaep('sha1', randomBytes(16)), 'HMAC_256')).code).toBe('CiphertextInvalid')
+      expect((await ask(oaep('sha1', randomBytes(16)))).code).toBe('KeyMaterialIncorrect')
+      expect((await ask(oaep('sha1', randomBytes(31)))).code).toBe('KeyMaterialIncorrect')
+      expect((await ask(oaep('sha1', randomBytes(33)))).code).toBe('KeyMaterialIncorrect')
+      expect((await ask(oaep('sha1', randomBytes(16)), 'HMAC_256')).code).toBe('KeyMaterialIncorrect')
       expect((await ask(randomBytes(256))).code).toBe('CiphertextInvalid')
       expect((await ask(randomBytes(255))).code).toBe('CiphertextInvalid')
       const again = { ...intent('SYMMETRIC_DEFAULT'), objectId: importing.objectId }

@@ -7,11 +7,12 @@ import { constructionOfFacts, type Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import type { Call, Jobs } from './jobs.ts'
 import { type KeyShape, keyShapes } from './key-shapes.ts'
+import { kwpMechanism } from './kwp.ts'
 import type { KeyRef, Objects } from './objects.ts'
 import { encodeTemplate } from './pack.ts'
 import { readPublicKey } from './public-keys.ts'
 import { constructionOf, privateKeyTemplate, publicKeyTemplate, secretKeyTemplate } from './templates.ts'
-import { checkWrappingKey, kwpMechanism, type Unwrapping, wrappedBytesMax } from './unwrapping.ts'
+import { checkWrappingKey, type Unwrapping, wrappedBytesMax } from './unwrapping.ts'
 
 export interface Created {
   /** 0 for a token object. */

@@ -3,7 +3,7 @@
  * AES-KWP under a key that this process made for the occasion, and opened here. Nothing else leaves this way: the pair is new, and gone from
  * the module before the answer is.
  */
-import { createDecipheriv, createPrivateKey, createPublicKey, randomBytes, randomUUID } from 'node:crypto'
+import { createPrivateKey, createPublicKey, randomBytes, randomUUID } from 'node:crypto'
 import type { KeySpec } from '../port.ts'
 import { jobOp } from './addon.ts'
 import type { Creating } from './creating.ts'
@@ -11,10 +11,12 @@ import { CKA, CKK } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import type { Call, Jobs } from './jobs.ts'
+import { kwpMechanism } from './kwp.ts'
 import type { Objects } from './objects.ts'
 import { encodeTemplate } from './pack.ts'
 import { sessionSecretTemplate } from './templates.ts'
-import { kwpMechanism, wrappedBytesMax } from './unwrapping.ts'
+import { wrappedBytesMax } from './unwrapping.ts'
+import { openKeyWrap } from './unwrapping-in-memory.ts'
 
 export interface DataKeyPair {
   /** DER SubjectPublicKeyInfo. */
@@ -22,9 +24,6 @@ export interface DataKeyPair {
   /** DER PKCS#8, the form that OpenSSL writes. */
   readonly privateKey: Buffer
 }
-
-/** Initial value of AES-KWP (RFC 5649 section 3). */
-const kwpInitialValue = Buffer.from('a65959a6', 'hex')
 
 export class DataKeyPairs {
   readonly #jobs: Jobs
@@ -78,7 +77,7 @@ export class DataKeyPairs {
       try {
         const job = { mechanism, key: kek, key2: handle, outMax: wrappedBytesMax }
         const { output } = await this.#jobs.need(call, jobOp.wrap, job)
-        return unwrapWithPadding(value, output as Buffer)
+        return openKeyWrap(value, output as Buffer)
       } finally {
         this.#jobs.discard(kek)
       }
@@ -87,12 +86,4 @@ export class DataKeyPairs {
       value.fill(0)
     }
   }
-}
-
-function unwrapWithPadding(kek: Buffer, wrapped: Buffer): Buffer {
-  const decipher = createDecipheriv('id-aes256-wrap-pad', kek, kwpInitialValue)
-  const first = decipher.update(wrapped)
-  const opened = Buffer.concat([first, decipher.final()])
-  first.fill(0)
-  return opened
 }

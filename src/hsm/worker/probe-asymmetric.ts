@@ -128,14 +128,16 @@ async function oaep(run: ProbeRun, key: ProbeKey): Promise<boolean> {
 
 async function rsaUnwrap(run: ProbeRun, key: ProbeKey): Promise<boolean> {
   const publicKey = toKeyObject(key.publicKey)
-  const oaep = await run.prove(
-    'unwrap RSAES_OAEP_SHA_1',
-    async () => {
-      const value = randomBytes(32)
-      return unwrapsTo(run, key, 'RSAES_OAEP_SHA_1', oaepEncrypt(publicKey, 'sha1', value), value)
-    },
-    false,
-  )
+  const oaep = await run.prove('UNWRAP RSAES_OAEP_SHA_1', async () => {
+    const value = randomBytes(32)
+    return unwrapsTo(run, key, 'RSAES_OAEP_SHA_1', oaepEncrypt(publicKey, 'sha1', value), value)
+  })
+  await run.prove('UNWRAP RSAES_OAEP_SHA_256', async () => {
+    // what this process would see does not count, whether or not the operator allows it
+    if (run.parts.facts.oaepSha256 === 'raw') return 'raw RSA: the imported key passes through the worker'
+    const value = randomBytes(32)
+    return unwrapsTo(run, key, 'RSAES_OAEP_SHA_256', oaepEncrypt(publicKey, 'sha256', value), value)
+  })
   for (const [algorithm, hash] of [
     ['RSA_AES_KEY_WRAP_SHA_1', 'sha1'],
     ['RSA_AES_KEY_WRAP_SHA_256', 'sha256'],
@@ -154,7 +156,7 @@ async function rsaUnwrap(run: ProbeRun, key: ProbeKey): Promise<boolean> {
 async function unwrapsTo(
   run: ProbeRun,
   key: ProbeKey,
-  algorithm: 'RSAES_OAEP_SHA_1' | 'RSA_AES_KEY_WRAP_SHA_1' | 'RSA_AES_KEY_WRAP_SHA_256',
+  algorithm: 'RSAES_OAEP_SHA_1' | 'RSAES_OAEP_SHA_256' | 'RSA_AES_KEY_WRAP_SHA_1' | 'RSA_AES_KEY_WRAP_SHA_256',
   wrapped: Buffer,
   value: Buffer,
 ): Promise<boolean> {
