@@ -2,10 +2,12 @@
  * One worker process as the gateway sees it: its pipe, its state and what is in flight on it. A supervisor creates it and moves its state
  * (only `dead` it finds out itself); the router of its group uses it. It never restarts: a dead worker stays dead and another takes its place.
  *
- * The process gets its own process group (a terminal's Ctrl-C is the gateway's affair), no environment but the token's, and descriptor 3.
+ * The process gets its own process group (a terminal's Ctrl-C is the gateway's affair), descriptor 3, and no environment but the token's and the
+ * place of the compile cache.
  */
 import { spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { GatewayError } from '../error.ts'
 import type { WorkerName } from './events.ts'
 import { createFrameWriter, createResponseReader, type ResponseFrame } from './frame-codec.ts'
@@ -69,6 +71,12 @@ export interface WorkerSpawn {
   readonly env: Readonly<Record<string, string>>
 }
 
+/** Program and arguments of hsmgate's own worker. */
+export const ownWorker: readonly string[] = [
+  process.execPath,
+  fileURLToPath(new URL('./worker/main.ts', import.meta.url)),
+]
+
 interface Question {
   readonly operation: OperationName
   readonly answer: (response: ResponseFrame) => void
@@ -83,7 +91,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
   const [program = '', ...args] = options.command
   const child = spawn(program, args, {
     cwd: '/',
-    env: { ...options.env },
+    env: { ...compileCache(), ...options.env },
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     detached: true,
   })
@@ -215,6 +223,12 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     death.resolve(why)
   }
   return worker
+}
+
+/** Compiled code may be shared because gateway and worker run as one user: whoever can write it can run it. */
+function compileCache(): Readonly<Record<string, string>> {
+  const { NODE_COMPILE_CACHE } = process.env
+  return NODE_COMPILE_CACHE ? { NODE_COMPILE_CACHE } : {}
 }
 
 function forwardLines(stream: NodeJS.ReadableStream, onLine: (line: string) => void): void {

@@ -40,7 +40,7 @@ interface Raw {
 const workers = 2
 const sessionsPerWorker = 2
 const requestsPerFile = 64
-const warmUpSeconds = 0.5
+const warmUpSeconds = 1
 
 /** Rates and CPU time of one operation at one number of connections, a value for each round. */
 interface Cell {
@@ -67,7 +67,7 @@ export async function measureSpeed(bench: Bench, options: SpeedOptions): Promise
       await writeRequests(file, requests)
       const mine = cells.filter((cell) => cell.operation === operation)
       if (isWarmUp) {
-        for (const { port } of [bench.ceiling, bench.gateway]) await load(port, file, 8, warmUpSeconds)
+        for (const { port } of [bench.ceiling, bench.gateway]) await load(port, file, 64, warmUpSeconds)
         continue
       }
       const rawBySessions = new Map<number, Raw>()

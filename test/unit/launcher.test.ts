@@ -36,4 +36,15 @@ describe('./hsmgate', () => {
     const { status, stdout } = run(path.join(checkout, 'bin/second'), 'key', 'list', 'two words')
     expect({ status, stdout }).toEqual({ status: 3, stdout: `${checkout}/src/main.ts\nkey\nlist\ntwo words\n` })
   })
+
+  it('keeps compiled code in the checkout unless told where', async () => {
+    await mkdir(path.join(checkout, 'node_modules/node/bin'), { recursive: true })
+    const node = path.join(checkout, 'node_modules/node/bin/node')
+    await writeFile(node, `#!/bin/bash\nprintf '%s\\n' "$NODE_COMPILE_CACHE"\n`, { mode: 0o755 })
+    const place = (env: NodeJS.ProcessEnv) =>
+      spawnSync(path.join(checkout, 'hsmgate'), [], { encoding: 'utf8', env: { PATH: process.env.PATH, ...env } })
+        .stdout
+    expect(place({})).toBe(`${checkout}/node_modules/.cache/hsmgate\n`)
+    expect(place({ NODE_COMPILE_CACHE: '/var/cache/hsmgate' })).toBe('/var/cache/hsmgate\n')
+  })
 })
