@@ -8,6 +8,7 @@ import { addAudit } from './commands/audit.ts'
 import { addCheck } from './commands/check.ts'
 import { addClock } from './commands/clock.ts'
 import { addDev } from './commands/dev.ts'
+import { addDoctor } from './commands/doctor.ts'
 import { addInit } from './commands/init.ts'
 import { addKey } from './commands/key.ts'
 import { addPrincipal } from './commands/principal.ts'
@@ -49,7 +50,18 @@ function createProgram(terminal: Terminal): Command {
     })
     .showHelpAfterError('(add --help to see what there is)')
     .exitOverride()
-  for (const add of [addDev, addInit, addServe, addCheck, addPrincipal, addKey, addToken, addClock, addAudit])
+  for (const add of [
+    addDev,
+    addInit,
+    addServe,
+    addCheck,
+    addDoctor,
+    addPrincipal,
+    addKey,
+    addToken,
+    addClock,
+    addAudit,
+  ])
     add(program, terminal)
   return program
 }

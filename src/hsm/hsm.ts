@@ -5,7 +5,6 @@
  * A token that can't serve never stops the others: its trouble is state, not an exception. Owns the worker processes and the
  * state folder's `pin-refused.json` and `capabilities.json`; one per gateway.
  */
-import { fileURLToPath } from 'node:url'
 import type { Deadline } from '../call.ts'
 import { GatewayError } from '../error.ts'
 import { openCapabilityCache } from './capability-cache.ts'
@@ -36,7 +35,7 @@ import type { OperationRule } from './routed-call.ts'
 import { createRouter, type Router } from './router.ts'
 import { createSupervisor, type TokenSupervisor } from './supervisor.ts'
 import type { TokenConfig } from './token-config.ts'
-import type { WorkerProcess } from './worker-process.ts'
+import { ownWorker, type WorkerProcess } from './worker-process.ts'
 
 export interface HsmOptions {
   readonly tokens: readonly TokenConfig[]
@@ -55,8 +54,6 @@ export interface SupervisedHsm extends Hsm {
   /** Starts new workers, moves the traffic, drains the old ones. */
   replaceWorkers(reason: string): void
 }
-
-const ownWorker = [process.execPath, fileURLToPath(new URL('./worker/main.ts', import.meta.url))]
 
 const cryptographic: OperationRule = { lane: 'hot', replay: 'hedge' }
 const rules = {
