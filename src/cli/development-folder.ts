@@ -3,7 +3,7 @@
  * all; what exists is never touched, so that making it again completes what is missing.
  */
 import { existsSync, statSync } from 'node:fs'
-import { mkdir, realpath } from 'node:fs/promises'
+import { mkdir, readdir, realpath, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { createSoftHsmToken, findSoftHsmModule, findSoftHsmToken } from '../../softhsm/token.ts'
 import { ProblemsError } from '../problem.ts'
@@ -50,6 +50,7 @@ export async function completeDevelopmentFolder(
   const token = config === undefined ? undefined : findOwnToken(config, directory, tokenDirectory)
   if (config === undefined || token !== undefined) {
     if (await completeToken(tokenDirectory)) made.push(tokenDirectory)
+    await removeDrafts(tokenDirectory)
     await requireOwnPlace(tokenDirectory, token?.env?.SOFTHSM2_CONF)
   }
   const tlsDirectory = path.join(directory, 'tls')
@@ -109,6 +110,13 @@ async function completeToken(directory: string): Promise<boolean> {
     const [text, remedy = `see to what is named, then run it again`] = (cause as Error).message.split('; remedy: ')
     throw new ProblemsError([{ at: directory, cause: text!, remedy }], { cause })
   }
+}
+
+/** Tokens that a killed init left half made. One that is still at it finds the whole token in place of its own. */
+async function removeDrafts(tokenDirectory: string): Promise<void> {
+  const folder = path.dirname(tokenDirectory)
+  const drafts = (await readdir(folder)).filter((name) => name.startsWith(`${path.basename(tokenDirectory)}.new-`))
+  for (const name of drafts) await rm(path.join(folder, name), { recursive: true, force: true })
 }
 
 async function makeFolder(folder: string): Promise<string | undefined> {

@@ -23,8 +23,10 @@ export function openDevelopmentLog(file: string, terminal: Terminal): Developmen
   let put = (text: string): void => {
     heldBack.push(text)
   }
+  let isOpen = true
   return {
     write(line) {
+      if (!isOpen) return // a worker's last words may come after the gateway's
       writeSync(fd, line)
       const text = formatLogLine(line)
       if (text !== undefined) put(text)
@@ -33,7 +35,10 @@ export function openDevelopmentLog(file: string, terminal: Terminal): Developmen
       put = terminal.err
       for (const text of heldBack.splice(0)) put(text)
     },
-    [Symbol.dispose]: () => closeSync(fd),
+    [Symbol.dispose]() {
+      isOpen = false
+      closeSync(fd)
+    },
   }
 }
 

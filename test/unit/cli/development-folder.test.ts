@@ -114,6 +114,13 @@ describe('completeDevelopmentFolder', () => {
     expect(await snapshot()).toEqual(before)
   })
 
+  it('clears away a token that a killed init left half made', async () => {
+    await mkdir(path.join(directory, 'softhsm.new-aBcDeF/tokens'), { recursive: true })
+    await writeFile(path.join(directory, 'softhsm.new-aBcDeF/pin'), 'of no token')
+    await complete()
+    expect((await readdir(directory)).sort()).toEqual(['config.json', 'softhsm', 'tls'])
+  })
+
   it('refuses a copy, whose token would be the original one', async () => {
     await complete()
     const original = directory

@@ -40,6 +40,13 @@ describe('the development log', () => {
     expect(terminal.written.err).toBe('warn: early\nerror: late  token=main\n')
   })
 
+  it('ignores what comes after its end', async () => {
+    const log = openDevelopmentLog(file, createTestTerminal())
+    log[Symbol.dispose]()
+    log.write(line({ level: 'error', msg: 'late' }))
+    expect(await readFile(file, 'utf8')).toBe('')
+  })
+
   it('begins a new file when the old one has grown large', async () => {
     await writeFile(file, 'x')
     await truncate(file, 17 * 1024 * 1024)
