@@ -159,9 +159,11 @@ export interface CredentialEntry {
   readonly principal: PrincipalRecord
 }
 
+export type NewMaterial = Omit<MaterialRecord, 'revision' | keyof KeyName>
+
 export interface NewKey {
   readonly key: Omit<KeyRecord, 'revision'>
-  readonly material: Omit<MaterialRecord, 'revision' | keyof KeyName>
+  readonly material: NewMaterial
   readonly policy: string | null
   readonly tags: Readonly<Record<string, string>>
 }
@@ -170,6 +172,33 @@ export interface NewKey {
 export type KeyChanges = Partial<
   Pick<KeyRecord, 'state' | 'description' | 'deletionAt' | 'currentMaterial' | 'extra' | 'multiRegion'>
 >
+
+/** Sees the key as a write finds it and throws to refuse the write; may be called again when another gateway was faster. */
+export type KeyReview = (found: KeyEntry) => void
+
+/** What one write does to a key and its materials. */
+export interface KeyRevision {
+  readonly key?: KeyChanges
+  /** By number. */
+  readonly materials?: Readonly<
+    Record<number, Partial<Pick<MaterialRecord, 'state' | 'objectId' | 'materialId' | 'publicKey' | 'construction'>>>
+  >
+  readonly add?: NewMaterial
+  /** Number of a material whose row goes; its object must be gone, or never have been. */
+  readonly remove?: number
+  /** When this key should be looked at next (epoch milliseconds); null: not at all. A hint for {@link Catalog.dueKeys}, under no seal. */
+  readonly dueAt?: number | null
+}
+
+/** The last successful cryptographic use of a key; informs, decides nothing. */
+export interface KeyUsageRecord extends KeyName {
+  readonly operation: string
+  /** Epoch milliseconds. */
+  readonly at: number
+  /** Of its audit record. */
+  readonly eventId: string
+  readonly requestId: string
+}
 
 /** Computes the HMAC of rows inside the module. */
 export interface RowSeal {
@@ -214,10 +243,25 @@ export interface Catalog extends AsyncDisposable {
   ): Promise<KeyEntry>
   /** Removes a material that was never acknowledged, and the key when it was its first. */
   abandonMaterial(name: KeyName, number: number): Promise<void>
-  updateMaterial(name: KeyName, number: number, changes: { readonly state: MaterialRecord['state'] }): Promise<KeyEntry>
-  /** Registers an adopted key in one step. */
-  insertKey(key: NewKey): Promise<KeyEntry>
-  updateKey(name: KeyName, changes: KeyChanges): Promise<KeyEntry>
+  updateMaterial(
+    name: KeyName,
+    number: number,
+    changes: { readonly state: MaterialRecord['state'] },
+    review?: KeyReview,
+  ): Promise<KeyEntry>
+  /** Registers a key in one step: an adopted one, or one whose material is still to be imported. */
+  insertKey(key: Omit<NewKey, 'material'> & { readonly material: NewMaterial | null }): Promise<KeyEntry>
+  updateKey(name: KeyName, changes: KeyChanges, review?: KeyReview): Promise<KeyEntry>
+  /**
+   * Changes a key as `review` says, which sees it as the write finds it, answers undefined to change nothing, may throw to refuse, and may
+   * be called again when another gateway was faster.
+   */
+  reviseKey(name: KeyName, review: (entry: KeyEntry) => KeyRevision | undefined): Promise<KeyEntry>
+  /** Keys whose `dueAt` is at most `before`, the earliest first. */
+  dueKeys(before: number, limit: number): Promise<readonly KeyName[]>
+  /** One transaction; an older use than the one known changes nothing. No change is told. */
+  putUsages(usages: readonly KeyUsageRecord[]): Promise<void>
+  findUsage(name: KeyName): Promise<KeyUsageRecord | undefined>
   putKeyPolicy(name: KeyName, document: string): Promise<KeyEntry>
   setTags(name: KeyName, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<KeyEntry>
   /** Removes key, materials, policy, tags, grants and aliases. */

@@ -1,5 +1,5 @@
 /** The rows of one key ↔ its records. Pure; rows must have been verified before their records are used. */
-import type { KeyEntry, KeyName, KeyRecord, MaterialRecord, NewKey } from './catalog.ts'
+import type { KeyChanges, KeyEntry, KeyName, KeyRecord, MaterialRecord, NewMaterial } from './catalog.ts'
 import type { KeyRow, MaterialRow, PolicyRow, TagRow } from './tables.ts'
 
 export interface KeyRows {
@@ -75,6 +75,19 @@ export function toKeyRow(key: Omit<KeyRecord, 'revision'>): KeyRow {
   }
 }
 
+export function changeKeyRow(key: KeyRow, changes: KeyChanges): KeyRow {
+  if (Object.keys(changes).length === 0) return key
+  return {
+    ...key,
+    state: changes.state ?? key.state,
+    description: changes.description ?? key.description,
+    deletion_at: changes.deletionAt === undefined ? key.deletion_at : changes.deletionAt,
+    current_material: changes.currentMaterial ?? key.current_material,
+    extra: changes.extra === undefined ? key.extra : JSON.stringify(changes.extra),
+    multi_region: changes.multiRegion === undefined ? key.multi_region : Number(changes.multiRegion),
+  }
+}
+
 export function toMaterialRecord(row: MaterialRow): MaterialRecord {
   return Object.freeze({
     account: row.account,
@@ -93,7 +106,7 @@ export function toMaterialRecord(row: MaterialRow): MaterialRecord {
   })
 }
 
-export function toMaterialRow(name: KeyName, material: NewKey['material'], ordinal: number): MaterialRow {
+export function toMaterialRow(name: KeyName, material: NewMaterial, ordinal: number): MaterialRow {
   return {
     account: name.account,
     region: name.region,

@@ -1,8 +1,9 @@
 /** Keys, their materials, policies and tags: the part of the catalog that every cryptographic call goes through. */
 import { GatewayError } from '../error.ts'
-import type { Catalog, KeyEntry, KeyName, NewKey } from './catalog.ts'
+import type { Catalog, KeyEntry, KeyName, NewKey, NewMaterial } from './catalog.ts'
 import {
   asBuffer,
+  changeKeyRow,
   type KeyRows,
   toEntry,
   toKeyRow,
@@ -43,12 +44,12 @@ export function openKeys(ports: Ports) {
       return next(rows, material)
     })
 
-  const insert = ({ key, material, policy, tags }: NewKey) =>
+  const insert = ({ key, material, policy, tags }: Omit<NewKey, 'material'> & { material: NewMaterial | null }) =>
     changeKey(ports, key, (old, revision) => {
       if (old) throw new GatewayError('AlreadyExists', { text: `Key ${key.keyId} already exists` })
       return {
         key: toKeyRow(key),
-        materials: [toMaterialRow(key, material, revision)],
+        materials: material === null ? [] : [toMaterialRow(key, material, revision)],
         policy: policy === null ? null : toPolicyRow(key, policy),
         tags: toTagRows(key, tags),
         grants: null,
@@ -71,14 +72,16 @@ export function openKeys(ports: Ports) {
           .compile(),
       ])
       return {
-        statements: (['alias', 'grant', 'tag', 'policy', 'material', 'key'] as const).map((table) => ({
-          query: db
-            .deleteFrom(table)
-            .where('account', '=', account)
-            .where('region', '=', region)
-            .where('key_id', '=', keyId)
-            .compile(),
-        })),
+        statements: (['last_usage', 'key_timer', 'alias', 'grant', 'tag', 'policy', 'material', 'key'] as const).map(
+          (table) => ({
+            query: db
+              .deleteFrom(table)
+              .where('account', '=', account)
+              .where('region', '=', region)
+              .where('key_id', '=', keyId)
+              .compile(),
+          }),
+        ),
         changes: [
           { table: 'key', name: nameOfKey(name) },
           ...rows.materials.map((row) => ({ table: 'material', name: nameOfRow('material', row) })),
@@ -186,27 +189,19 @@ export function openKeys(ports: Ports) {
       })
     },
 
-    updateMaterial: (name, number, changes) =>
-      changeMaterial(name, number, (rows, changed) => ({
-        ...rows,
-        materials: rows.materials.map((row) => (row === changed ? { ...row, state: changes.state } : row)),
-      })),
-
-    updateKey: (name, changes) =>
-      change(name, (rows) => {
-        const { key } = rows
+    updateMaterial: (name, number, changes, review) =>
+      changeMaterial(name, number, (rows, changed) => {
+        review?.(toEntry(rows))
         return {
           ...rows,
-          key: {
-            ...key,
-            state: changes.state ?? key.state,
-            description: changes.description ?? key.description,
-            deletion_at: changes.deletionAt === undefined ? key.deletion_at : changes.deletionAt,
-            current_material: changes.currentMaterial ?? key.current_material,
-            extra: changes.extra === undefined ? key.extra : JSON.stringify(changes.extra),
-            multi_region: changes.multiRegion === undefined ? key.multi_region : Number(changes.multiRegion),
-          },
+          materials: rows.materials.map((row) => (row === changed ? { ...row, state: changes.state } : row)),
         }
+      }),
+
+    updateKey: (name, changes, review) =>
+      change(name, (rows) => {
+        review?.(toEntry(rows))
+        return { ...rows, key: changeKeyRow(rows.key, changes) }
       }),
 
     putKeyPolicy: (name, document) => change(name, (rows) => ({ ...rows, policy: toPolicyRow(name, document) })),

@@ -11,6 +11,7 @@ import type { Catalog, RowSeal } from './catalog.ts'
 import { catalogUnavailable, type Database } from './database.ts'
 import { openGrants } from './grants.ts'
 import { openInstance } from './instance.ts'
+import { openKeyRevisions } from './key-revisions.ts'
 import { openKeys } from './keys.ts'
 import { openLeases } from './leases.ts'
 import { migrate } from './migrate.ts'
@@ -117,6 +118,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
       clear(caches)
     },
     ...openKeys(ports),
+    ...openKeyRevisions(ports),
     ...openGrants(ports),
     ...openAliases(ports),
     ...openPrincipals(ports),

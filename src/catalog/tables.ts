@@ -84,6 +84,19 @@ export interface GrantRow extends KeyColumns {
   readonly revision: number
 }
 
+export interface KeyTimerRow extends KeyColumns {
+  readonly due_at: number
+  readonly revision: number
+}
+
+export interface LastUsageRow extends KeyColumns {
+  readonly operation: string
+  readonly event_id: string
+  readonly request_id: string
+  readonly at: number
+  readonly revision: number
+}
+
 export interface PrincipalRow {
   readonly account: string
   readonly region: string
@@ -177,6 +190,8 @@ export interface SealedTables {
 export interface Tables extends SealedTables {
   readonly tag: TagRow
   readonly grant: GrantRow
+  readonly key_timer: KeyTimerRow
+  readonly last_usage: LastUsageRow
   readonly alias: AliasRow
   readonly setting: SettingRow
   readonly counter: CounterRow
