@@ -1,5 +1,5 @@
 /**
- * What an operator does to principals: users, their policies and access keys. Secrets are made here, returned once, kept only sealed
+ * What an operator does to principals: users, their policies and access keys; roles are in roles.ts. Secrets are made here, returned once, kept only sealed
  * under an HSM key, and unsealed into the credential store that authentication reads. Writers are serialised by the catalog.
  */
 import { randomBytes } from 'node:crypto'
@@ -8,6 +8,7 @@ import { PolicyError, parsePolicy } from './authorize/authorize.ts'
 import type { Principal } from './call.ts'
 import type { AccessKeyRecord, Catalog, PrincipalRecord } from './catalog/catalog.ts'
 import { GatewayError } from './error.ts'
+import { createRoleAdministration, type RoleAdministration } from './roles.ts'
 
 /** Seals secrets under a system key, bound to what they belong to. */
 export interface Sealer {
@@ -31,7 +32,7 @@ export interface AccessKeyDescription {
   readonly createdAt: number
 }
 
-export interface Administration {
+export interface Administration extends RoleAdministration {
   /** @throws GatewayError `ValidationFailed`, `AlreadyExists`. */
   createUser(account: string, name: string): Promise<UserDescription>
   listUsers(account?: string): Promise<readonly UserDescription[]>
@@ -109,6 +110,8 @@ export function createAdministration(parts: AdministrationParts): Administration
   }
 
   return {
+    ...createRoleAdministration({ catalog, partition, accounts, now }),
+
     async createUser(account, name) {
       if (!accounts.includes(account)) {
         throw new GatewayError('ValidationFailed', { text: `Account ${account} is not configured.` })

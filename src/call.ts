@@ -20,6 +20,8 @@ export interface Principal {
   readonly roleArn?: string
   readonly issuedAt?: number
   readonly tags?: Readonly<Record<string, string>>
+  /** For a role session: the policy document that narrows what the role may. */
+  readonly sessionPolicy?: string
 }
 
 /** An absolute limit on the monotonic clock (milliseconds of `performance.now()`), so that wall-clock jumps don't matter. */

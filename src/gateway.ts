@@ -12,6 +12,8 @@ import type { CheckpointSigner } from './audit/audit.ts'
 import { openJournal } from './audit/journal.ts'
 import { createSigV4Verifier } from './authenticate/authenticate.ts'
 import { createCredentialStore } from './authenticate/credentials.ts'
+import { createSessionTokens } from './authenticate/session-tokens.ts'
+import { createSessions, isSessionKeyId } from './authenticate/sessions.ts'
 import { createAuthorizer } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
 import { openCatalog } from './catalog/open.ts'
@@ -37,6 +39,7 @@ import { ProblemsError } from './problem.ts'
 import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
+import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
 
 const systemDeadlineMs = 60_000
 /** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
@@ -114,10 +117,38 @@ export async function openGateway(
   }
   journal.useSigner(signer)
 
-  const credentials = stack.use(createCredentialStore((accessKeyId) => verifier.forget(accessKeyId)))
-  const verifier = stack.use(
-    createSigV4Verifier({ service: 'kms', regions: new Set(config.regions), now, credentials }),
+  const tokenSecret = stack.use(
+    await openTokenSecret({ catalog, sealer: systemKeys, replaced: () => reportTokens(observer) }),
   )
+  const forget = (accessKeyId: string) => {
+    for (const each of [verifier, stsVerifier]) each.forget(accessKeyId)
+  }
+  const credentials = stack.use(createCredentialStore(forget))
+  const findRole = (account: string, name: string) => catalog.findPrincipal(account, 'role', name)
+  const sessions = stack.use(
+    createSessions({
+      tokens: createSessionTokens(tokenSecret.derive('session-token')),
+      findRole,
+      partition,
+      now,
+      dropped: forget,
+    }),
+  )
+  catalog.onChange(({ table, name }) => {
+    const [account = '', kind, role = ''] = name.split('/')
+    if (table === '*') sessions.forgetAll()
+    else if (table === 'principal' && kind === 'role') sessions.forgetRole(account, role)
+  })
+  const verification = {
+    regions: new Set(config.regions),
+    now,
+    credentials: {
+      find: (accessKeyId: string, sessionToken?: string) =>
+        isSessionKeyId(accessKeyId) ? sessions.find(accessKeyId, sessionToken) : credentials.find(accessKeyId),
+    },
+  }
+  const verifier = stack.use(createSigV4Verifier({ ...verification, service: 'kms' }))
+  const stsVerifier = stack.use(createSigV4Verifier({ ...verification, service: 'sts' }))
   const administration = createAdministration({
     catalog,
     sealer: systemKeys,
@@ -139,11 +170,11 @@ export async function openGateway(
     authorizer,
     journal,
     observer: observer.calls,
-    describeError: (door, error) => (door === 'operator' ? describeOperatorError(error) : describeKmsError(error)),
+    describeError(door, error) {
+      if (door === 'operator') return describeOperatorError(error)
+      return door === 'sts' ? describeStsError(error) : describeKmsError(error)
+    },
   })
-  const tokenSecret = stack.use(
-    await openTokenSecret({ catalog, sealer: systemKeys, replaced: () => reportTokens(observer) }),
-  )
   const grantTokens = createGrantTokens(tokenSecret.derive('grant-token'))
   const signed = journal.lastCheckpoint?.catalogRevision
   const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
@@ -213,6 +244,9 @@ export async function openGateway(
         principalExists: (name) => principalExists(catalog, config, name),
         pipeline,
         verifier,
+        services: new Map([
+          ['sts', createStsProtocol({ pipeline, verifier: stsVerifier, partition, sessions, findRole })],
+        ]),
         partition,
         trustedProxies: config.trustedProxies,
         ...(tls === undefined ? {} : { tls }),

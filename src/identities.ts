@@ -22,9 +22,9 @@ export function createIdentityPolicies(
   })
 
   return (principal) => {
-    const known = cached.get(principal.arn)
-    if (known !== undefined) return known
-    return load(principal)
+    const known = cached.get(ownerArn(principal))
+    if (known !== undefined) return narrow(principal, known)
+    return load(principal).then((policies) => narrow(principal, policies))
   }
 
   async function load(principal: Principal): Promise<readonly IdentityPolicy[]> {
@@ -35,10 +35,21 @@ export function createIdentityPolicies(
     const policies = Object.freeze(rows.map(({ name, document }) => Object.freeze({ name, document })))
     if (before === changes) {
       if (cached.size >= maxCached) cached.clear()
-      cached.set(principal.arn, policies)
+      cached.set(ownerArn(principal), policies)
     }
     return policies
   }
+}
+
+/** Sessions of one role share its policies; what narrows a session is its own. */
+function ownerArn(principal: Principal): string {
+  return principal.roleArn ?? principal.arn
+}
+
+function narrow(principal: Principal, policies: readonly IdentityPolicy[]): readonly IdentityPolicy[] {
+  const { sessionPolicy } = principal
+  if (sessionPolicy === undefined) return policies
+  return [...policies, { name: 'of the session', document: sessionPolicy, purpose: 'session' }]
 }
 
 function ownerOf(principal: Principal): { readonly kind: 'user' | 'role'; readonly name: string } | undefined {

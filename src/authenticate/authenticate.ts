@@ -26,7 +26,30 @@ export interface Credential {
 
 /** Active credentials only: a disabled access key is an unknown one. */
 export interface CredentialSource {
-  find(accessKeyId: string): Credential | undefined | Promise<Credential | undefined>
+  /** `sessionToken` is what the request presents, unverified. */
+  find(accessKeyId: string, sessionToken?: string): Credential | undefined | Promise<Credential | undefined>
+}
+
+/** Temporary credentials of a role. */
+export interface IssuedSession {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+  readonly sessionToken: string
+  /** Epoch milliseconds. */
+  readonly expiresAt: number
+}
+
+export interface SessionIssuer {
+  /** @throws GatewayError `LimitExceeded` when policy and tags make the token too large. */
+  issue(request: {
+    readonly account: string
+    readonly role: string
+    readonly roleId: string
+    readonly sessionName: string
+    readonly durationSeconds: number
+    readonly policy?: string
+    readonly tags?: Readonly<Record<string, string>>
+  }): IssuedSession
 }
 
 /** The credentials in memory, as their administration changes them. */
@@ -96,7 +119,7 @@ export function createSigV4Verifier(options: SigV4Options): SigV4Verifier {
       const evidence = readEvidence(request)
       checkScope(evidence, service, regions)
       checkTime(evidence.date, nowMs, toleranceMs)
-      const found = credentials.find(evidence.authorization.accessKeyId)
+      const found = credentials.find(evidence.authorization.accessKeyId, evidence.headers.get('x-amz-security-token'))
       return found instanceof Promise
         ? found.then((credential) => finish(evidence, request, credential, nowMs))
         : finish(evidence, request, found, nowMs)

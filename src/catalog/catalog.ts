@@ -325,6 +325,7 @@ export interface Catalog extends AsyncDisposable {
   listPrincipals(account: string | undefined): Promise<readonly PrincipalRecord[]>
   createPrincipal(principal: Omit<PrincipalRecord, 'revision'>): Promise<PrincipalRecord>
   setPrincipalEnabled(account: string, kind: 'user' | 'role', name: string, enabled: boolean): Promise<void>
+  putTrustPolicy(account: string, role: string, document: string): Promise<void>
   /** Removes the principal with its policies and access keys. */
   deletePrincipal(account: string, kind: 'user' | 'role', name: string): Promise<void>
   putPrincipalPolicy(policy: Omit<PrincipalPolicyRecord, 'revision'>): Promise<void>

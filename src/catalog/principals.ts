@@ -61,6 +61,13 @@ export function openPrincipals(ports: Ports) {
       }))
     },
 
+    async putTrustPolicy(account, role, document) {
+      await change({ account, kind: 'role', name: role }, (rows) => ({
+        ...rows,
+        principal: { ...rows.principal, trust_policy: document },
+      }))
+    },
+
     /** Verifies nothing: it is also the way to get rid of a damaged one. */
     async deletePrincipal(account, kind, name) {
       await queue.write(async () => {

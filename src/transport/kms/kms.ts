@@ -15,7 +15,7 @@ import {
   type RequestQuotaOptions,
   type RequestQuotas,
 } from './request-quotas.ts'
-import { claimedService, type WireProtocol } from './wire.ts'
+import { claimedService, type WireProtocol, type WireRequest, type WireResponse } from './wire.ts'
 
 export interface KmsDoorOptions extends KmsParts {
   readonly pipeline: Pipeline
@@ -29,6 +29,11 @@ export interface KmsDoorOptions extends KmsParts {
   /** A request that never became a call; `name` is a label of few values. */
   readonly onRefused?: (name: string, cause: unknown) => void
 }
+
+/** A protocol of another service at the same listener, its requests and answers. */
+export type ServiceProtocol = WireProtocol
+export type ServiceRequest = WireRequest
+export type ServiceResponse = WireResponse
 
 export type KmsListenAddress = ListenAddress
 export type KmsDoor = Listener
