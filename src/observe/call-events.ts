@@ -13,8 +13,8 @@ export function observeCalls(metrics: Metrics, logger: Logger, limit: LineLimit)
     callFinished(call, outcome, principal, milliseconds) {
       const operation = call.operation.name
       const { door } = call
-      metrics.calls.inc({ door, operation, code: outcome.ok ? 'ok' : outcome.error.code })
-      metrics.callSeconds.observe({ door, operation }, milliseconds / 1000)
+      metrics.calls.count(door, operation, outcome.ok ? 'ok' : outcome.error.code)
+      metrics.callSeconds.observe(milliseconds / 1000, door, operation)
       const level = outcome.ok ? 'debug' : levelOf(outcome.error)
       if (!logger.isLevelEnabled(level)) return
       const leftOut = level === 'debug' ? 0 : limit.take(`${door} ${operation} ${outcome.ok ? '' : outcome.error.code}`)

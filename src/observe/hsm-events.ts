@@ -46,12 +46,12 @@ export function observeHsmEvents(metrics: Metrics, logger: Logger, limit: LineLi
       logger.info({ token, cached, elapsedMs: Math.round(elapsedMs) }, 'capabilities of the token are known')
     },
     callFinished(group, operation, outcome, queueMs, hsmMs) {
-      metrics.hsmCalls.inc({ group, operation, code: outcome })
-      metrics.hsmQueueSeconds.observe({ group, operation }, queueMs / 1000)
-      if (hsmMs > 0) metrics.hsmModuleSeconds.observe({ group, operation }, hsmMs / 1000)
+      metrics.hsmCalls.count(group, operation, outcome)
+      metrics.hsmQueueSeconds.observe(queueMs / 1000, group, operation)
+      if (hsmMs > 0) metrics.hsmModuleSeconds.observe(hsmMs / 1000, group, operation)
     },
     callQueued(group, lane, depth) {
-      metrics.hsmQueueDepth.set({ group, lane }, depth)
+      metrics.hsmQueueDepth.set(depth, group, lane)
     },
     callRetried(group, operation, reason) {
       metrics.hsmRetries.inc({ group, operation, reason })

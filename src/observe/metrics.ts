@@ -3,6 +3,7 @@
  * operations, codes, tokens, groups, roles; never key ids, principals or addresses.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { createDistribution, createLevel, createTally } from './tally.ts'
 
 /** From a public-key operation in memory to a slow network HSM and the 5 s deadline of a call. */
 const latencyBuckets = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
@@ -24,16 +25,19 @@ export function createMetrics() {
       buckets: latencyBuckets,
       registers,
     })
+  /** For what happens with every call. */
+  const tally = (name: string, help: string, labelNames: readonly string[]) =>
+    createTally(registry, { name: `hsmgate_${name}`, help, labelNames })
+  const level = (name: string, help: string, labelNames: readonly string[]) =>
+    createLevel(registry, { name: `hsmgate_${name}`, help, labelNames })
+  const distribution = (name: string, help: string, labelNames: readonly string[]) =>
+    createDistribution(registry, { name: `hsmgate_${name}`, help, labelNames }, latencyBuckets)
   collectDefaultMetrics({ register: registry })
 
   return {
     registry,
-    calls: counter('calls_total', 'Authenticated calls by outcome: ok or the error code.', [
-      'door',
-      'operation',
-      'code',
-    ]),
-    callSeconds: histogram('call_duration_seconds', 'Time from the parsed request to the outcome.', [
+    calls: tally('calls_total', 'Authenticated calls by outcome: ok or the error code.', ['door', 'operation', 'code']),
+    callSeconds: distribution('call_duration_seconds', 'Time from the parsed request to the outcome.', [
       'door',
       'operation',
     ]),
@@ -41,14 +45,17 @@ export function createMetrics() {
       'door',
       'code',
     ]),
-    hsmCalls: counter('hsm_calls_total', 'Calls to the HSM layer by outcome: ok or the error code.', [
+    hsmCalls: tally('hsm_calls_total', 'Calls to the HSM layer by outcome: ok or the error code.', [
       'group',
       'operation',
       'code',
     ]),
-    hsmQueueSeconds: histogram('hsm_queue_seconds', 'Time until a call was sent to a worker.', ['group', 'operation']),
-    hsmModuleSeconds: histogram('hsm_module_seconds', 'Time inside the PKCS#11 module.', ['group', 'operation']),
-    hsmQueueDepth: gauge('hsm_queue_depth', 'Calls waiting when the last one joined.', ['group', 'lane']),
+    hsmQueueSeconds: distribution('hsm_queue_seconds', 'Time until a call was sent to a worker.', [
+      'group',
+      'operation',
+    ]),
+    hsmModuleSeconds: distribution('hsm_module_seconds', 'Time inside the PKCS#11 module.', ['group', 'operation']),
+    hsmQueueDepth: level('hsm_queue_depth', 'Calls waiting when the last one joined.', ['group', 'lane']),
     hsmRetries: counter('hsm_retries_total', 'Calls that were sent once more.', ['group', 'operation', 'reason']),
     hsmCkr: counter('hsm_ckr_total', 'PKCS#11 return values other than CKR_OK.', ['token', 'call', 'ckr', 'action']),
     hsmQuarantines: counter('hsm_quarantines_total', 'Inputs refused because two workers died of them.', [
