@@ -43,13 +43,25 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
     return false
   for (const material of entry.materials) {
     if (material.state === 'Destroyed') continue
-    await catalog.updateMaterial(name, material.number, { state: 'Destroying' })
+    // Cancelled at the last moment: the write itself decides who was first.
+    const begun = await catalog
+      .updateMaterial(name, material.number, { state: 'Destroying' }, (found) => {
+        if (found.key.state !== 'PendingDeletion') throw new Cancelled()
+      })
+      .catch((cause) => {
+        if (cause instanceof Cancelled) return undefined
+        throw cause
+      })
+    if (begun === undefined) return false
     // An adopted object was in the token before us and may have other users: only our registration goes.
     if (!entry.key.adopted && entry.key.custody === 'token')
       await hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
     await catalog.updateMaterial(name, material.number, { state: 'Destroyed' })
   }
-  await catalog.removeKey(name)
+  // Recorded while the row can still tell of it: a crash in between records it twice, never not at all.
   await parts.deleted(entry)
+  await catalog.removeKey(name)
   return true
 }
+
+class Cancelled extends Error {}

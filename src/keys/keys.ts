@@ -217,7 +217,7 @@ export interface DestructionGate {
 
 /** What a round of deletions tells. */
 export interface DeletionEvents {
-  /** After the last trace is gone. */
+  /** The key's objects are gone and its rows follow; called again when a crash comes in between. */
   readonly deleted: (entry: KeyEntry) => Promise<void>
   /** A key could not be destroyed now; the next round tries again. */
   readonly failed: (name: KeyName, cause: unknown) => void

@@ -25,11 +25,21 @@ export function createLifeCycle(parts: {
   const refuse = (entry: KeyEntry, states: readonly KeyState[]): void =>
     refuseStates(renderKeyArn(partition, entry.key), entry.key.state, states)
 
+  /** Once destruction has begun the key can't come back: a part of it may be gone. */
+  const requireCancellable = (entry: KeyEntry): void => {
+    const keyArn = renderKeyArn(partition, entry.key)
+    if (!pendingDeletion.includes(entry.key.state))
+      throw new GatewayError('KeyStateInvalid', { keyArn, condition: 'not pending deletion' })
+    if (entry.materials.some(({ state }) => state === 'Destroying' || state === 'Destroyed'))
+      throw new GatewayError('KeyStateInvalid', { keyArn, condition: 'pending deletion' })
+  }
+
   return {
     async setEnabled(entry, enabled) {
       refuse(entry, [...pendingDeletion, 'PendingImport', 'Creating', 'Updating'])
       const state = enabled ? 'Enabled' : 'Disabled'
-      if (entry.key.state !== state) await catalog.updateKey(entry.key, { state })
+      if (entry.key.state === state) return
+      await catalog.updateKey(entry.key, { state }, (found) => refuse(found, [...pendingDeletion, 'Updating']))
     },
 
     async setDescription(entry, description) {
@@ -39,15 +49,13 @@ export function createLifeCycle(parts: {
 
     async scheduleDeletion(entry, windowDays) {
       refuse(entry, [...pendingDeletion, 'Updating'])
-      return catalog.updateKey(entry.key, { state: 'PendingDeletion', deletionAt: now() + windowDays * dayMs })
+      const changes = { state: 'PendingDeletion', deletionAt: now() + windowDays * dayMs } as const
+      return catalog.updateKey(entry.key, changes, (found) => refuse(found, pendingDeletion))
     },
 
     async cancelDeletion(entry) {
-      if (!pendingDeletion.includes(entry.key.state)) {
-        const keyArn = renderKeyArn(partition, entry.key)
-        throw new GatewayError('KeyStateInvalid', { keyArn, condition: 'not pending deletion' })
-      }
-      return catalog.updateKey(entry.key, { state: 'Disabled', deletionAt: null })
+      requireCancellable(entry)
+      return catalog.updateKey(entry.key, { state: 'Disabled', deletionAt: null }, requireCancellable)
     },
 
     async setPolicy(entry, document) {
