@@ -14,12 +14,13 @@ needed_to_run=(
   'python3      | python3                     | node-gyp, which builds pkcs11js, is written in it'
 )
 needed_to_test=(
-  'awscli       | aws                         | an unmodified AWS client that the tests drive'
-  'openssl      | openssl                     | checks signatures, public keys and OAEP independently'
-  'opensc       | pkcs11-tool                 | looks at tokens from outside the gateway'
-  'libssl-dev   | /usr/include/openssl/ssl.h  | headers that native tests compile against'
-  'clang-format | clang-format                | checks the format of C and C++'
-  'shellcheck   | shellcheck                  | checks shell scripts'
+  'awscli        | aws                        | an unmodified AWS client that the tests drive'
+  'openssl       | openssl                    | checks signatures, public keys and OAEP independently'
+  'opensc        | pkcs11-tool                | looks at tokens from outside the gateway'
+  'libnss3-tools | certutil                   | makes databases of NSS softokn, a second PKCS#11 module for the tests'
+  'libssl-dev    | /usr/include/openssl/ssl.h | headers that native tests compile against'
+  'clang-format  | clang-format               | checks the format of C and C++'
+  'shellcheck    | shellcheck                 | checks shell scripts'
 )
 
 # vitest's compiled parts are skipped without a word by npm on an older Node; afterwards everything runs on the project's own Node 24.

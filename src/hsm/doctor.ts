@@ -33,8 +33,8 @@ export interface DoctorOptions {
   readonly stepLimitMs: number
   /** Sessions to measure with at most; default 8. */
   readonly sessions?: number
-  /** Of the measurement as a whole, roughly. */
-  readonly measureMs?: number
+  /** Of the measurement as a whole, roughly; 0: nothing is measured. */
+  readonly measureMs: number
   /** Program and arguments of a worker, when it is not hsmgate's own. */
   readonly workerCommand?: readonly string[]
 }
@@ -59,7 +59,6 @@ export interface Diagnosis {
 const defaultSessions = 8
 /** The anchor that holds the login, and one for somebody else. */
 const sessionsLeft = 2
-const defaultMeasureMs = 3000
 const drainLimitMs = 5000
 
 type Draft = { -readonly [K in keyof Diagnosis]: Diagnosis[K] } & { problems: Problem[]; warnings: Problem[] }
@@ -331,8 +330,8 @@ function createSteps(patient: Patient, options: DoctorOptions, draft: Draft) {
           stepLimitMs * 3,
         )
         draft.capabilities = probed?.capabilities as Capabilities | undefined
-        if (probed === undefined) return
-        const { measureMs: durationMs = defaultMeasureMs } = options
+        if (probed === undefined || options.measureMs === 0) return
+        const { measureMs: durationMs } = options
         const measured = await ask(
           worker,
           'measure',

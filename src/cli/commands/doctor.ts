@@ -23,11 +23,13 @@ interface Options {
   readonly profile?: string
   readonly stepLimit: number
   readonly sessions: number
+  readonly measure: number
 }
 
 const aboutModule = ['initArgs', 'label', 'serial', 'pinFile', 'cryptoUser', 'profile'] as const
 const maxStepSeconds = 600
 const maxSessions = 64
+const maxMeasureSeconds = 60
 
 export function addDoctor(program: Command, terminal: Terminal): void {
   const command = program
@@ -41,14 +43,16 @@ export function addDoctor(program: Command, terminal: Terminal): void {
     .option('--crypto-user <name>', 'with --module: user name, for PINs of the form user:password')
     .option('--profile <vendor>', 'with --module: whose peculiarities to allow for (default: generic)')
     .option('--init-args <text>', 'with --module: library parameters for C_Initialize, for modules that need them')
-    .option('--sessions <n>', 'sessions to measure with at most', wholeNumber(maxSessions), 8)
-    .option('--step-limit <seconds>', 'how long one step may take', wholeNumber(maxStepSeconds), 60)
+    .option('--sessions <n>', 'sessions to measure with at most', wholeNumber(1, maxSessions), 8)
+    .option('--measure <seconds>', 'how long to measure rates; 0: not at all', wholeNumber(0, maxMeasureSeconds), 3)
+    .option('--step-limit <seconds>', 'how long one step may take', wholeNumber(1, maxStepSeconds), 60)
   addAction<Options, []>(command, async (options) => {
     const { patient, latchDirectory } = choosePatient(options, terminal)
     const doctorOptions: DoctorOptions = {
       latchDirectory,
       stepLimitMs: options.stepLimit * 1000,
       sessions: options.sessions,
+      measureMs: options.measure * 1000,
     }
     const report: Report = reportOf(await diagnose(patient, doctorOptions))
     show(terminal, options, report, formatDiagnosis)
@@ -56,11 +60,11 @@ export function addDoctor(program: Command, terminal: Terminal): void {
   })
 }
 
-function wholeNumber(max: number): (text: string) => number {
+function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text)
-    if (/^\d+$/.test(text) && value >= 1 && value <= max) return value
-    throw new InvalidArgumentError(`It must be a whole number from 1 to ${max}.`)
+    if (/^\d+$/.test(text) && value >= min && value <= max) return value
+    throw new InvalidArgumentError(`It must be a whole number from ${min} to ${max}.`)
   }
 }
 
