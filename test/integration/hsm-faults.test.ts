@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { deadlineIn } from '../../src/call.ts'
 import { GatewayError } from '../../src/error.ts'
 import type { HsmEvents } from '../../src/hsm/events.ts'
+import { probeVersion } from '../../src/hsm/frames.ts'
 import { openHsm, type SupervisedHsm } from '../../src/hsm/hsm.ts'
 import type { GenerateIntent, HsmKey } from '../../src/hsm/port.ts'
 import type { FaultOrder } from '../support/fault-worker.ts'
@@ -156,7 +157,7 @@ describe('start', () => {
       ready: true,
       tokens: [{ name: 't', serial: '0001', pinRefused: false }],
     })
-    expect(bench.hsm.capabilities('g').probe).toBe(1)
+    expect(bench.hsm.capabilities('g').probe).toBe(probeVersion)
     await bench.reopen()
     expect(bench.hsm.groups()[0]!.ready).toBe(true)
     expect(bench.journal('probe')).toHaveLength(1)
@@ -466,7 +467,7 @@ describe('replacement', () => {
     await bench.seen('workerReady', 3)
     utimesSync(path.join(bench.folder, 'module'), new Date(), new Date())
     await bench.seen('workerReady', 6)
-    expect(bench.journal('probe')).toHaveLength(2)
+    await expect.poll(() => bench.journal('probe')).toHaveLength(2)
   })
 })
 

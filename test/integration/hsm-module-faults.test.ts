@@ -38,13 +38,13 @@ interface Bench extends AsyncDisposable {
 
 /** One for all cases of a `describe`; with `renews` each case starts with workers that nothing has happened to. */
 function shareBench({ renews = false } = {}): () => Bench {
-  let bench: Bench
+  let bench: Bench | undefined
   beforeAll(async () => {
     bench = await openBench()
   })
-  afterEach(() => bench.reset(renews))
-  afterAll(() => bench[Symbol.asyncDispose]())
-  return () => bench
+  afterEach(() => bench?.reset(renews))
+  afterAll(() => bench?.[Symbol.asyncDispose]())
+  return () => bench!
 }
 
 async function openBench({ sessions = 2 }: { readonly sessions?: number } = {}): Promise<Bench> {
@@ -81,7 +81,9 @@ async function openBench({ sessions = 2 }: { readonly sessions?: number } = {}):
       stateDirectory: path.join(token.directory, 'state'),
       observe,
     })
-  const hsm = await start()
+  await using opening = new AsyncDisposableStack()
+  opening.use(token)
+  const hsm = opening.use(await start())
   const bench: Bench = {
     token,
     pinFile,
@@ -119,6 +121,7 @@ async function openBench({ sessions = 2 }: { readonly sessions?: number } = {}):
     },
   }
   await until(() => bench.serving() === 2)
+  opening.move()
   return bench
 }
 

@@ -18,7 +18,6 @@ const CKR = {
   signatureInvalid: 0xc0,
   signatureLenRange: 0xc1,
   pinIncorrect: 0xa0,
-  objectHandleInvalid: 0x82,
   userNotLoggedIn: 0x101,
 }
 
@@ -221,7 +220,7 @@ describe('actions', () => {
     expect(await caller.ask({ op: 'random' })).toEqual([CKR.sessionHandleInvalid])
     token.rules(['C_SignInit to=1 drop=all'])
     // With the last session the login and the session's key are gone too.
-    expect(await caller.ask({ op: 'sign' })).toEqual([CKR.objectHandleInvalid])
+    expect(await caller.ask({ op: 'sign' })).toEqual([CKR.userNotLoggedIn])
     expect(await caller.ask({ op: 'createKey' })).toEqual([CKR.userNotLoggedIn])
   })
 
