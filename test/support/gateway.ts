@@ -8,8 +8,9 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { KMSClient, type KMSClientConfig } from '@aws-sdk/client-kms'
+import { askSocket, type Question } from '../../src/cli/operator-client.ts'
 import { parseConfig } from '../../src/config/load.ts'
-import { type Gateway, openGateway } from '../../src/gateway.ts'
+import { type Gateway, type GatewayOverrides, openGateway } from '../../src/gateway.ts'
 import { createTestToken, type TestToken } from './softhsm.ts'
 
 export const testAccount = '000000000000'
@@ -33,6 +34,8 @@ export interface TestGateway extends AsyncDisposable {
   readonly cliEnvironment: Readonly<Record<string, string>>
   /** A user with one identity policy (a JSON document), and a client for it. */
   createUser(name: string, policy?: unknown, account?: string): Promise<TestCredentials>
+  /** A command of the operator socket. */
+  ask<T>(noun: string, verb: string, question?: Question): Promise<T>
   /** Lines of the audit journal so far. */
   auditRecords(): Promise<readonly { readonly seq: number; readonly event: Record<string, unknown> }[]>
   /** Closes the gateway and opens it again on the same state. */
@@ -44,6 +47,7 @@ export interface TestGatewayOptions {
   readonly config?: Readonly<Record<string, unknown>>
   /** A token to use instead of a new one; not removed. */
   readonly token?: TestToken
+  readonly overrides?: GatewayOverrides
 }
 
 export async function startGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
@@ -71,7 +75,7 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
     }),
     path.join(directory, 'config.json'),
   )
-  let gateway = await openGateway(config)
+  let gateway = await openGateway(config, options.overrides)
   const clients: KMSClient[] = []
 
   const createUser = async (name: string, policy?: unknown, account = testAccount): Promise<TestCredentials> => {
@@ -113,6 +117,7 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
       PATH: '/usr/bin:/bin',
     },
     createUser,
+    ask: (noun, verb, question = {}) => askSocket(config.listen.operator.socket, noun, verb, question),
     async auditRecords() {
       const text = await readFile(path.join(config.audit.directory, '00000001.jsonl'), 'utf8')
       return text
@@ -122,7 +127,7 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
     },
     async restart() {
       await gateway[Symbol.asyncDispose]()
-      gateway = await openGateway(config)
+      gateway = await openGateway(config, options.overrides)
     },
     async [Symbol.asyncDispose]() {
       for (const client of clients) client.destroy()

@@ -18,15 +18,22 @@ export interface Ended {
 }
 
 export interface HsmgateProcess extends AsyncDisposable {
+  readonly pid: number
   readonly ended: Promise<Ended>
   /** Resolves with the match when standard output and error together match. @throws when the process ends without. */
   output(pattern: RegExp): Promise<RegExpExecArray>
   kill(signal: NodeJS.Signals): void
 }
 
-export function startHsmgate(words: readonly string[], environment: NodeJS.ProcessEnv = {}): HsmgateProcess {
+/** `through`: a program with arguments that starts the launcher, whose path and words are appended. */
+export function startHsmgate(
+  words: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+  through: readonly string[] = [],
+): HsmgateProcess {
   const env = { PATH: '/usr/bin:/bin', HOME: '/nonexistent', ...environment }
-  const child = spawn(launcher, words, { env, cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
+  const [program, ...args] = [...through, launcher, ...words] as [string, ...string[]]
+  const child = spawn(program, args, { env, cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
   const written = { out: '', err: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     written.out += text
@@ -41,6 +48,7 @@ export function startHsmgate(words: readonly string[], environment: NodeJS.Proce
   )
 
   return {
+    pid: child.pid!,
     ended,
     output(pattern) {
       const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>()

@@ -12,7 +12,7 @@ export interface Answer {
 export type Call = (operation: string, body?: object | string) => Promise<Answer>
 
 export function createCall(
-  gateway: TestGateway,
+  gateway: Pick<TestGateway, 'endpoint' | 'credentials'>,
   options: { readonly credentials?: TestCredentials; readonly region?: string } = {},
 ): Call {
   const { credentials = gateway.credentials, region = testRegion } = options
