@@ -99,6 +99,13 @@ export const operations = {
   examine: { code: 22, roles: ['serve', 'manage'], request: { request: 'json' }, response: { facts: 'json' } },
   /** Rates, IVs and concurrency; json Measurement. */
   measure: { code: 23, roles: ['serve'], request: { durationMs: 'u32' }, response: { measurement: 'json' } },
+  /** `count` random bytes of the module and what SEAL makes of them: a data key in one round trip. */
+  sealRandom: {
+    code: 24,
+    roles: ['serve'],
+    request: { ...key, prefix: 'bytes', context: 'bytes', count: 'u32' },
+    response: { plaintext: 'bytes', sealed: 'bytes' },
+  },
 } as const satisfies Record<string, { code: number; roles: readonly string[]; request: Fields; response: Fields }>
 
 export type OperationName = keyof typeof operations

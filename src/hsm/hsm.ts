@@ -247,6 +247,14 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
       return perform(key.group, 'derive', rules.cryptographic, fields, deadline, ({ secret }) => asBuffer(secret), key)
     },
     random: (group, count, deadline) => perform(group, 'random', rules.cryptographic, { count }, deadline, pickOutput),
+    sealRandom(key, count, { prefix = nothing, context = nothing }, deadline) {
+      const fields = { ...wireKey(key), prefix, context, count }
+      const pick = ({ plaintext, sealed }: Response<'sealRandom'>) => ({
+        plaintext: asBuffer(plaintext),
+        sealed: asBuffer(sealed),
+      })
+      return perform(key.group, 'sealRandom', rules.cryptographic, fields, deadline, pick, key)
+    },
     wrap(wrappingKey, target, algorithm, deadline) {
       const fields = { ...wireKey(wrappingKey), ...wireTarget(target), algorithm: algorithmCodes[algorithm] }
       const at = target.session === undefined ? wrappingKey : target

@@ -204,6 +204,13 @@ export interface Hsm extends AsyncDisposable {
   /** Raw ECDH shared secret (x coordinate, full width) with the peer's DER SubjectPublicKeyInfo. @throws `ValidationFailed` for a bad point. */
   derive(key: HsmKey, peerPublicKey: Uint8Array, deadline: Deadline): Promise<Buffer>
   random(group: string, bytes: number, deadline: Deadline): Promise<Buffer>
+  /** `bytes` random bytes of the module, and SEAL of them. */
+  sealRandom(
+    key: HsmKey,
+    bytes: number,
+    input: Omit<CipherInput, 'data'>,
+    deadline: Deadline,
+  ): Promise<{ readonly plaintext: Buffer; readonly sealed: Buffer }>
   wrap(wrappingKey: HsmKey, target: HsmKey, algorithm: WrapAlgorithm, deadline: Deadline): Promise<Buffer>
   unwrap(
     unwrappingKey: HsmKey,

@@ -3,9 +3,19 @@ import { createPublicKey, type KeyObject } from 'node:crypto'
 import type { KeyEntry, MaterialRecord } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { HsmKey } from '../hsm/port.ts'
+import { encodeBlobHeader } from './ciphertext-blob.ts'
+
+/** What all ciphertexts under one key material have in common. */
+export interface Sealing {
+  readonly key: HsmKey
+  readonly header: Buffer
+  /** Lower-case hex. */
+  readonly materialId: string
+}
 
 const hsmKeys = new WeakMap<MaterialRecord, HsmKey>()
 const publicKeys = new WeakMap<MaterialRecord, KeyObject>()
+const sealings = new WeakMap<MaterialRecord, Sealing>()
 
 export function hsmKeyOf(entry: KeyEntry, material: MaterialRecord): HsmKey {
   let key = hsmKeys.get(material)
@@ -25,6 +35,19 @@ export function currentMaterial(entry: KeyEntry): MaterialRecord {
     throw new GatewayError('KeyUnavailable', undefined, { detail: `key ${entry.key.keyId} has no current backing key` })
   }
   return material
+}
+
+/** Of the current material. @throws GatewayError `KeyUnavailable` */
+export function sealingOf(entry: KeyEntry): Sealing {
+  const material = currentMaterial(entry)
+  let sealing = sealings.get(material)
+  if (sealing === undefined) {
+    const { materialId, construction } = material
+    const header = encodeBlobHeader({ keyId: entry.key.keyId, materialId, derived: construction === 'derived' })
+    sealing = Object.freeze({ key: hsmKeyOf(entry, material), header, materialId: materialId.toString('hex') })
+    sealings.set(material, sealing)
+  }
+  return sealing
 }
 
 export function publicKeyOf(material: MaterialRecord): KeyObject {

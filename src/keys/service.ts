@@ -18,8 +18,8 @@ import {
   specs,
 } from './algorithms.ts'
 import { createAliases } from './aliases.ts'
-import { currentMaterial, hsmKeyOf, isSameCurve, publicKeyOf } from './backing-key.ts'
-import { type Blob, decodeBlob, encodeBlobHeader } from './ciphertext-blob.ts'
+import { currentMaterial, hsmKeyOf, isSameCurve, publicKeyOf, sealingOf } from './backing-key.ts'
+import { type Blob, decodeBlob } from './ciphertext-blob.ts'
 import { createBackedKey } from './create-key.ts'
 import { generateDataKeyPair, isPairSpec } from './data-key-pair.ts'
 import { encodeEncryptionContext } from './encryption-context.ts'
@@ -100,14 +100,10 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     context: EncryptionContext,
     deadline: Deadline,
   ): Promise<Buffer> {
-    const material = currentMaterial(entry)
-    const derived = material.construction === 'derived'
-    const header = encodeBlobHeader({ keyId: entry.key.keyId, materialId: material.materialId, derived })
+    const { key, header } = sealingOf(entry)
     const input = { prefix: header, context: encodeEncryptionContext(context), data: plaintext }
-    return Buffer.concat([
-      header,
-      await whileUsable(entry, deadline, (limit) => hsm.encrypt(hsmKeyOf(entry, material), 'SEAL', input, limit)),
-    ])
+    const sealed = await whileUsable(entry, deadline, (limit) => hsm.encrypt(key, 'SEAL', input, limit))
+    return Buffer.concat([header, sealed])
   }
 
   function openBlob(entry: KeyEntry, blob: Blob, context: EncryptionContext, deadline: Deadline): Promise<Buffer> {
@@ -159,7 +155,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       }
       if (request.dryRun) throw new GatewayError('DryRun')
       const ciphertext = await sealBlob(entry, request.plaintext, request.context, deadline)
-      return { ciphertext, materialId: currentMaterial(entry).materialId.toString('hex') }
+      return { ciphertext, materialId: sealingOf(entry).materialId }
     },
 
     parseBlob(ciphertext) {
@@ -204,9 +200,12 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
       if (request.dryRun) throw new GatewayError('DryRun')
-      const plaintext = await hsm.random(entry.key.group, request.bytes, deadline)
-      const ciphertext = await sealBlob(entry, plaintext, request.context, deadline)
-      return { plaintext, ciphertext, materialId: currentMaterial(entry).materialId.toString('hex') }
+      const { key, header, materialId } = sealingOf(entry)
+      const input = { prefix: header, context: encodeEncryptionContext(request.context) }
+      const { plaintext, sealed } = await whileUsable(entry, deadline, (limit) =>
+        hsm.sealRandom(key, request.bytes, input, limit),
+      )
+      return { plaintext, ciphertext: Buffer.concat([header, sealed]), materialId }
     },
 
     async generateDataKeyPair(entry, request, deadline) {

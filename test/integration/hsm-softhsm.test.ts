@@ -132,6 +132,24 @@ describe('the HSM layer on SoftHSM2', () => {
       await expect(hsm.decrypt(key, 'SEAL', input, inTime())).rejects.toMatchObject({ code: 'CiphertextInvalid' })
   })
 
+  it('draws a data key in the module and seals it in one call, for keys that encrypt alone', async () => {
+    const { hsm } = await openBench()
+    const { key } = await generate(hsm, 'SYMMETRIC_DEFAULT', 'ENCRYPT_DECRYPT')
+    const input = { prefix: randomBytes(50), context: Buffer.from('context') }
+    const [one, two] = await Promise.all([
+      hsm.sealRandom(key, 32, input, inTime()),
+      hsm.sealRandom(key, 1024, input, inTime()),
+    ])
+    expect([one.plaintext.length, two.plaintext.length]).toEqual([32, 1024])
+    expect(one.plaintext.equals(two.plaintext.subarray(0, 32))).toBe(false)
+    for (const { plaintext, sealed } of [one, two])
+      expect(await hsm.decrypt(key, 'SEAL', { ...input, data: sealed }, inTime())).toEqual(plaintext)
+    const system = { ...key, purpose: 'system' } as const
+    await expect(hsm.sealRandom(system, 32, input, inTime())).rejects.toMatchObject({ code: 'KeyUsageInvalid' })
+    const { key: signing } = await generate(hsm, 'ECC_NIST_P256', 'SIGN_VERIFY')
+    await expect(hsm.sealRandom(signing, 32, input, inTime())).rejects.toMatchObject({ code: 'KeyUsageInvalid' })
+  })
+
   it('loses no call when each worker is killed in turn under load', async () => {
     const bench = await openBench()
     const { hsm } = bench

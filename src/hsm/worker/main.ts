@@ -148,6 +148,8 @@ function micros(call: Call): number {
 function wipeAnswer(operation: OperationName, fields: Response<OperationName>): void {
   if (operation === 'decrypt' || operation === 'random') (fields as Response<'decrypt'>).output.fill(0)
   else if (operation === 'derive') (fields as Response<'derive'>).secret.fill(0)
+  else if (operation === 'sealRandom') (fields as Response<'sealRandom'>).plaintext.fill(0)
+  else if (operation === 'generateDataKeyPair') (fields as Response<'generateDataKeyPair'>).privateKey.fill(0)
 }
 
 async function drain(callId: number): Promise<void> {

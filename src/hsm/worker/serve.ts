@@ -36,6 +36,7 @@ const allowed: Readonly<Record<Purpose, ReadonlySet<OperationName>>> = {
     'derive',
     'wrap',
     'unwrap',
+    'sealRandom',
   ] as const),
   tls: new Set(['sign', 'verify'] as const),
   xks: new Set(['encrypt', 'decrypt', 'encryptThenVerify'] as const),
@@ -122,11 +123,19 @@ export class Serving {
       }
       case 'random': {
         const { count } = frame.fields
-        if (count > randomBytesMax) throw refusal('ValidationFailed', 'too many random bytes')
-        if (count === 0) return { output: Buffer.alloc(0) }
-        const { output } = await this.#jobs.need(call, jobOp.random, { outMax: count })
-        if (output?.length !== count) throw refusal('HsmFailure', 'random bytes of an unexpected length', 'B')
-        return { output }
+        return { output: count === 0 ? Buffer.alloc(0) : await this.#random(call, count) }
+      }
+      case 'sealRandom': {
+        const { prefix, context, count } = frame.fields
+        const key = this.#key(frame.fields, 'sealRandom')
+        const plaintext = await this.#random(call, count)
+        try {
+          const input = { prefix, context, data: plaintext }
+          return { plaintext, sealed: await this.#cipher.encrypt(call, key, 'SEAL', input, jobOp.encrypt) }
+        } catch (error) {
+          plaintext.fill(0)
+          throw error
+        }
       }
       case 'wrap': {
         const { fields } = frame
@@ -187,6 +196,13 @@ export class Serving {
     } finally {
       await destroyAll(run)
     }
+  }
+
+  async #random(call: Call, count: number): Promise<Buffer> {
+    if (count > randomBytesMax) throw refusal('ValidationFailed', 'too many random bytes')
+    const { output } = await this.#jobs.need(call, jobOp.random, { outMax: count })
+    if (output?.length !== count) throw refusal('HsmFailure', 'random bytes of an unexpected length', 'B')
+    return output
   }
 
   #parts(): ProbeParts {
