@@ -36,6 +36,8 @@ import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
+import { createSimulation } from './simulation.ts'
+import { demandOnKey } from './transport/kms/conditions.ts'
 import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
@@ -44,6 +46,9 @@ import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
 const systemDeadlineMs = 60_000
 /** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
 const defaultSessions = { softhsm: 2, other: 16 }
+
+/** Calls that nobody makes come from nowhere. */
+const nowhere = { ip: '', userAgent: '' }
 
 export interface Gateway extends AsyncDisposable {
   readonly endpoints: {
@@ -215,6 +220,14 @@ export async function openGateway(
         keys,
         hsm,
         journal,
+        simulation: createSimulation({
+          authorizer,
+          catalog,
+          keys,
+          partition,
+          demandOnKey: (action, key, principal, region) =>
+            demandOnKey(action, key, { principal, region, source: nowhere }),
+        }),
         destruction: { ...gate, describe: describePause, run: deletions.run },
         partition,
         defaultAccount,

@@ -19,8 +19,16 @@ export interface RoleDescription {
 }
 
 export interface RoleAdministration {
-  /** @throws GatewayError `ValidationFailed`, `AlreadyExists`, `PolicyMalformed`. */
-  createRole(account: string, name: string, trustPolicy: string): Promise<RoleDescription>
+  /**
+   * Without a policy its sessions may nothing.
+   * @throws GatewayError `ValidationFailed`, `AlreadyExists`, `PolicyMalformed`.
+   */
+  createRole(
+    account: string,
+    name: string,
+    trustPolicy: string,
+    policy?: { readonly name: string; readonly document: string },
+  ): Promise<RoleDescription>
   listRoles(account?: string): Promise<readonly RoleDescription[]>
   /** @throws GatewayError `NotFound`. */
   getRole(
@@ -74,7 +82,7 @@ export function createRoleAdministration({ catalog, partition, accounts, now }: 
   }
 
   return {
-    async createRole(account, name, trustPolicy) {
+    async createRole(account, name, trustPolicy, policy) {
       if (!accounts.includes(account)) {
         throw new GatewayError('ValidationFailed', { text: `Account ${account} is not configured.` })
       }
@@ -85,6 +93,7 @@ export function createRoleAdministration({ catalog, partition, accounts, now }: 
         })
       }
       await checkTrust(trustPolicy)
+      if (policy !== undefined) parse('identity', policy.document)
       const role = await catalog.createPrincipal({
         account,
         kind: 'role',
@@ -95,6 +104,7 @@ export function createRoleAdministration({ catalog, partition, accounts, now }: 
         tags: {},
         trustPolicy,
       })
+      if (policy !== undefined) await catalog.putPrincipalPolicy({ account, kind: 'role', principal: name, ...policy })
       return describe(role)
     },
 

@@ -11,7 +11,9 @@ import { addDev } from './commands/dev.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addInit } from './commands/init.ts'
 import { addKey } from './commands/key.ts'
+import { addPolicy } from './commands/policy.ts'
 import { addPrincipal } from './commands/principal.ts'
+import { addRole } from './commands/role.ts'
 import { addServe } from './commands/serve.ts'
 import { addToken } from './commands/token.ts'
 import { reportFailure } from './failure.ts'
@@ -57,6 +59,8 @@ function createProgram(terminal: Terminal): Command {
     addCheck,
     addDoctor,
     addPrincipal,
+    addRole,
+    addPolicy,
     addKey,
     addToken,
     addClock,

@@ -1,10 +1,10 @@
 /** `hsmgate principal policy …`: inline policies of users, in the policy language of AWS IAM. */
-import { open } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { ProblemsError } from '../../problem.ts'
 import { type AccountOption, accountOption } from '../account-option.ts'
 import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
+import { readPolicyDocument } from '../policy-document.ts'
 import { printable, show, type Terminal } from '../terminal.ts'
 
 interface PolicyNameOption extends AccountOption {
@@ -15,9 +15,6 @@ interface Policy {
   readonly name: string
   readonly document: string
 }
-
-/** Well above what a policy may have, which is the gateway's to judge. */
-const maxDocumentBytes = 64 * 1024
 
 export function addPrincipalPolicy(principal: Command, terminal: Terminal): void {
   const policy = principal.command('policy').description('inline policies of a user')
@@ -31,7 +28,7 @@ export function addPrincipalPolicy(principal: Command, terminal: Terminal): void
     .option(...accountOption)
   addAction<PolicyNameOption & { readonly document: string }, [string]>(put, async (options, name) => {
     const { account, policyName } = options
-    const document = await readDocument(options.document, terminal)
+    const document = await readPolicyDocument(options.document, terminal)
     await askGateway(options, terminal, 'principal-policy', 'put', { name, account, policyName, document })
     show(terminal, options, {}, () => `${name}: policy ${policyName} is in force\n`)
   })
@@ -78,20 +75,4 @@ function formatPolicies(policies: readonly Policy[], policyName: string | undefi
   const documents = policies.map(({ document }) => `${JSON.stringify(JSON.parse(document), null, 2)}\n`)
   if (policyName !== undefined) return documents.join('')
   return policies.map(({ name }, index) => `# ${printable(name)}\n${documents[index]}`).join('\n')
-}
-
-async function readDocument(file: string, terminal: Terminal): Promise<string> {
-  try {
-    if (file === '-') return await terminal.readInput(maxDocumentBytes)
-    await using handle = await open(file)
-    const { size } = await handle.stat()
-    if (size > maxDocumentBytes) throw new RangeError(`holds more than ${maxDocumentBytes} bytes`)
-    return await handle.readFile('utf8')
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException
-    const text = code === 'ENOENT' ? 'does not exist' : code === undefined ? message : `cannot be read (${code})`
-    throw new ProblemsError([{ at: file, cause: text, remedy: 'name a file with a policy document in JSON' }], {
-      cause,
-    })
-  }
 }

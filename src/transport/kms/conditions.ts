@@ -25,8 +25,11 @@ export interface OperationConditions {
   readonly offer?: GrantTerms
 }
 
+/** Who calls, from where. */
+export type CallOrigin = Pick<Scope, 'principal' | 'region' | 'source'>
+
 /** Keys that hold for any call: where it came from and, but for calls without a key, the caller's account. */
-function callContext(scope: Scope): MutableContext {
+function callContext(scope: CallOrigin): MutableContext {
   const { source } = scope
   return new Map([
     ['aws:sourceip', source.ip],
@@ -72,7 +75,7 @@ export function specContext(key: {
 export function demandOnKey(
   action: string,
   key: ResolvedKey,
-  scope: Scope,
+  scope: CallOrigin,
   conditions: OperationConditions = {},
 ): Demand {
   const { entry } = key

@@ -1,7 +1,7 @@
 /** A command of the table as an operation of the pipeline: strict members, one demand, and a record without what is secret. */
 import { GatewayError } from '../../error.ts'
 import type { Operation } from '../../pipeline.ts'
-import type { OperatorCommand } from './commands.ts'
+import type { OperatorCommand } from './operator-command.ts'
 
 const timeoutMs = 60_000
 

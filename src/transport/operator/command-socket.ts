@@ -11,8 +11,8 @@ import { GatewayError } from '../../error.ts'
 import type { Operation, Pipeline } from '../../pipeline.ts'
 import { ProblemsError } from '../../problem.ts'
 import { createCommandOperation } from './command-operation.ts'
-import type { OperatorCommand } from './commands.ts'
 import { describeOperatorError } from './dialect.ts'
+import type { OperatorCommand } from './operator-command.ts'
 
 export interface Peer {
   readonly pid: number

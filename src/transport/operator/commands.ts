@@ -9,26 +9,18 @@ import { GatewayError } from '../../error.ts'
 import type { Hsm } from '../../hsm/port.ts'
 import type { DestructionGate, KeyService, Pause } from '../../keys/keys.ts'
 import type { Problem } from '../../problem.ts'
-
-export interface OperatorCommand {
-  readonly noun: string
-  readonly verb: string
-  readonly readOnly: boolean
-  /** Members of the request: all are strings unless told, all are required but those in `optional`. */
-  readonly members: Readonly<Record<string, 'string' | 'boolean' | 'integer'>>
-  readonly optional?: readonly string[]
-  /** Members whose values must not be recorded. */
-  readonly secret?: readonly string[]
-  /** Members of the answer that must not be recorded. */
-  readonly secretAnswer?: readonly string[]
-  run(input: Readonly<Record<string, never>>): Promise<unknown>
-}
+import type { Simulation } from '../../simulation.ts'
+import { createAdoptionCommands } from './adoption-commands.ts'
+import { command, type Input, type OperatorCommand } from './operator-command.ts'
+import { createPolicyCommands } from './policy-commands.ts'
+import { createRoleCommands } from './role-commands.ts'
 
 export interface CommandParts {
   readonly administration: Administration
   readonly catalog: Catalog
   readonly keys: KeyService
   readonly hsm: Hsm
+  readonly simulation: Simulation
   readonly journal: { checkpoint(): Promise<Checkpoint | undefined> }
   readonly destruction: Pick<DestructionGate, 'check' | 'confirm'> & {
     describe(pause: Pause): Problem
@@ -38,17 +30,6 @@ export interface CommandParts {
   readonly partition: string
   readonly defaultAccount: string
   readonly defaultRegion: string
-}
-
-type Input = Readonly<Record<string, string | boolean | number | undefined>>
-
-function command(
-  noun: string,
-  verb: string,
-  row: Omit<OperatorCommand, 'noun' | 'verb' | 'run' | 'readOnly'> & { readonly readOnly?: boolean },
-  run: (input: Input) => Promise<unknown>,
-): OperatorCommand {
-  return { noun, verb, readOnly: false, ...row, run: run as OperatorCommand['run'] }
 }
 
 export function createOperatorCommands(parts: CommandParts): readonly OperatorCommand[] {
@@ -120,6 +101,8 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
     command('principal-key', 'delete', { members: { accessKeyId: 'string' } }, (input) =>
       administration.deleteAccessKey(String(input.accessKeyId)),
     ),
+    ...createRoleCommands(administration, defaultAccount),
+    ...createPolicyCommands(parts.simulation, defaultAccount, defaultRegion),
     command(
       'key',
       'list',
@@ -170,6 +153,7 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
         }
       },
     ),
+    ...createAdoptionCommands(parts),
     command('token', 'retry-login', { members: { token: 'string' } }, async (input) => {
       await hsm.retryLogin(String(input.token))
       return { groups: hsm.groups() }

@@ -12,9 +12,9 @@ import { loadAddon } from '../../../../src/hsm/worker/addon.ts'
 import { createObserver } from '../../../../src/observe/observe.ts'
 import { createPipeline } from '../../../../src/pipeline.ts'
 import { ProblemsError } from '../../../../src/problem.ts'
-import type { OperatorCommand } from '../../../../src/transport/operator/commands.ts'
 import { describeOperatorError } from '../../../../src/transport/operator/dialect.ts'
 import { createOperatorDoor, type OperatorDoor } from '../../../../src/transport/operator/operator.ts'
+import type { OperatorCommand } from '../../../../src/transport/operator/operator-command.ts'
 
 const addon = loadAddon()
 const account = '000000000000'
@@ -56,7 +56,17 @@ const group = (ready: boolean, trouble?: string): GroupState => ({
   ready,
   capabilities: undefined,
   tokens: [{ name: 'main', label: 'main', serial: '1', pinRefused: false, ...(trouble !== undefined && { trouble }) }],
-  workers: [{ id: 'main-serve-1', token: 'main', role: 'serve', state: ready ? 'ready' : 'dead', pid: 1, inFlight: 0, sessions: 2 }],
+  workers: [
+    {
+      id: 'main-serve-1',
+      token: 'main',
+      role: 'serve',
+      state: ready ? 'ready' : 'dead',
+      pid: 1,
+      inFlight: 0,
+      sessions: 2,
+    },
+  ],
 })
 
 let directory: string
