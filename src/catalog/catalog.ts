@@ -46,15 +46,35 @@ export interface KeyRecord extends KeyName {
   readonly adopted: boolean
   /** Open place for later columns of the API (custom key store id, replicas, rotation, expiry); validated by its owner. */
   readonly extra: Readonly<Record<string, unknown>>
+  /** Of every multi-Region key; changed by {@link Catalog.changeRelatedKeys} alone. */
+  readonly related?: RelatedRegions
   readonly revision: number
+}
+
+/**
+ * Multi-Region keys of one id: one in every Region, with materials that name the same objects. All of them hold the same value under
+ * their seals.
+ */
+export interface RelatedRegions {
+  /** Region of the primary key; the others are its replicas. */
+  readonly primary: string
+  /** Regions of all of them, in ascending order. */
+  readonly regions: readonly string[]
+  /** The Region that is becoming the primary one. */
+  readonly nextPrimary?: string
+  /** State `PendingReplicaDeletion` of the primary: days between the end of the last replica and its own. */
+  readonly pendingWindowDays?: number
 }
 
 /** One backing key: the HSM object (or wrapped blob) behind one version of a key. */
 export interface MaterialRecord extends KeyName {
   /** 1, 2, ... */
   readonly number: number
-  /** `Creating` until the object was read back and tested; only such an object may be destroyed by settlement. */
-  readonly state: 'Creating' | 'Current' | 'NonCurrent' | 'Pending' | 'Destroying' | 'Destroyed'
+  /**
+   * `Creating` until the object was read back and tested; only such an object may be destroyed by settlement. `Pending`: imported, waits for
+   * a rotation. `Missing`: imported, then deleted or expired; the same material may be imported again.
+   */
+  readonly state: 'Creating' | 'Current' | 'NonCurrent' | 'Pending' | 'Missing' | 'Destroying' | 'Destroyed'
   /** CKA_ID. */
   readonly objectId: Buffer
   /** CKA_LABEL where the id alone does not name the object (adopted ones). */
@@ -68,6 +88,15 @@ export interface MaterialRecord extends KeyName {
   readonly wrapped: Buffer
   readonly createdAt: number
   readonly revision: number
+}
+
+/** Where a material's object is said to be; not under a seal check, so good for reports only. */
+export interface KnownObject
+  extends KeyName,
+    Pick<MaterialRecord, 'objectId' | 'label' | 'state'>,
+    Pick<KeyRecord, 'group' | 'spec' | 'custody'> {
+  /** Place in the paging. */
+  readonly row: number
 }
 
 /** Everything that one cryptographic call needs, loaded and verified together. */
@@ -190,6 +219,27 @@ export interface KeyRevision {
   readonly dueAt?: number | null
 }
 
+/** A multi-Region key for another Region: everything else is the primary's, and it is `Creating`. */
+export interface NewReplica {
+  readonly region: string
+  readonly description: string
+  readonly policy: string
+  readonly tags: Readonly<Record<string, string>>
+  /** Epoch milliseconds. */
+  readonly createdAt: number
+}
+
+/** What one write does to the multi-Region keys of one id. */
+export interface RelatedRevision {
+  /** By Region. */
+  readonly keys?: Readonly<Record<string, KeyChanges>>
+  /** Replaces what they hold in common, but for the list of Regions, which follows from the rest. */
+  readonly related?: Omit<RelatedRegions, 'regions'>
+  readonly add?: NewReplica
+  /** Region of a key that goes with its policy, tags, grants and aliases. */
+  readonly remove?: string
+}
+
 /** The last successful cryptographic use of a key; informs, decides nothing. */
 export interface KeyUsageRecord extends KeyName {
   readonly operation: string
@@ -257,6 +307,24 @@ export interface Catalog extends AsyncDisposable {
    * be called again when another gateway was faster.
    */
   reviseKey(name: KeyName, review: (entry: KeyEntry) => KeyRevision | undefined): Promise<KeyEntry>
+  /**
+   * The keys that share a key's id, itself included, in ascending order of Regions; empty when there is no such key.
+   * @throws GatewayError `IntegrityFailed` also when one of the Regions that they name has no key.
+   */
+  findRelatedKeys(name: KeyName): Promise<readonly KeyEntry[]>
+  /**
+   * Changes the multi-Region keys of one id in one transaction; `review` as in {@link Catalog.reviseKey}, in ascending order of Regions.
+   * Answers those that are there afterwards. Changes of the primary's materials need no call: its replicas follow in the same write,
+   * unless their material is imported into each of them.
+   */
+  changeRelatedKeys(
+    name: KeyName,
+    review: (entries: readonly KeyEntry[]) => RelatedRevision | undefined,
+  ): Promise<readonly KeyEntry[]>
+  /** Multi-Region keys whose replication or change of roles was begun and not finished: states `Creating` and `Updating`. */
+  unfinishedRelatedKeys(): Promise<readonly KeyName[]>
+  /** Whether a material of another key, or another material of this one, names the same object and does not say that it is gone. */
+  isObjectShared(material: MaterialRecord): Promise<boolean>
   /** Keys whose `dueAt` is at most `before`, the earliest first. */
   dueKeys(before: number, limit: number): Promise<readonly KeyName[]>
   /** One transaction; an older use than the one known changes nothing. No change is told. */
@@ -264,7 +332,7 @@ export interface Catalog extends AsyncDisposable {
   findUsage(name: KeyName): Promise<KeyUsageRecord | undefined>
   putKeyPolicy(name: KeyName, document: string): Promise<KeyEntry>
   setTags(name: KeyName, put: Readonly<Record<string, string>>, remove: readonly string[]): Promise<KeyEntry>
-  /** Removes key, materials, policy, tags, grants and aliases. */
+  /** Removes key, materials, policy, tags, grants and aliases; related keys are not told, see {@link Catalog.changeRelatedKeys}. */
   removeKey(name: KeyName): Promise<void>
   /**
    * Every material in state `Creating` or `Destroying`, for settlement at start; without damaged ones, and without those of system
@@ -273,11 +341,8 @@ export interface Catalog extends AsyncDisposable {
   unsettledMaterials(): Promise<readonly MaterialRecord[]>
   /** Keys in state `PendingDeletion` whose `deletionAt` is at most `before`. */
   dueDeletions(before: number): Promise<readonly KeyName[]>
-  /** CKA_ID of every material that we know, in pages; to tell our objects from unknown ones. */
-  objectIds(
-    after: number | undefined,
-    limit: number,
-  ): Promise<readonly { readonly row: number; readonly objectId: Buffer; readonly label: string | null }[]>
+  /** The object of every material that we know, in pages, unverified: to tell our objects from unknown ones. */
+  objectIds(after: number | undefined, limit: number): Promise<readonly KnownObject[]>
 
   /**
    * The grants of a key by ascending id, the same frozen list as long as nothing changed; none where there is no such key.

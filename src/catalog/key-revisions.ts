@@ -3,9 +3,10 @@
  * write finds it, so two changes at once can't overwrite each other.
  */
 import type { Catalog, KeyEntry, KeyName, KeyRevision } from './catalog.ts'
-import type { Statement } from './database.ts'
+import { draftFollowedChange } from './key-changes.ts'
 import { changeKeyRow, type KeyRows, toEntry, toMaterialRow } from './key-rows.ts'
-import { draftKeyChange, keyNotFound, loadKeyRows, verifyKeyRows } from './key-store.ts'
+import { keyNotFound, loadKeyRows, verifyKeyRows } from './key-store.ts'
+import { setTimer } from './key-timer.ts'
 import type { Ports } from './ports.ts'
 import type { MaterialRow } from './tables.ts'
 import type { Draft } from './write-queue.ts'
@@ -13,20 +14,6 @@ import type { Draft } from './write-queue.ts'
 export function openKeyRevisions(ports: Ports) {
   const { database, queue } = ports
   const db = database.sql
-
-  const timerOf = ({ account, region, keyId: key_id }: KeyName, dueAt: number | null, revision: number): Statement => {
-    if (dueAt === null) {
-      const query = db.deleteFrom('key_timer').where(({ and }) => and({ account, region, key_id }))
-      return { query: query.compile() }
-    }
-    const query = db
-      .insertInto('key_timer')
-      .values({ account, region, key_id, due_at: dueAt, revision })
-      .onConflict((conflict) =>
-        conflict.columns(['account', 'region', 'key_id']).doUpdateSet({ due_at: dueAt, revision }),
-      )
-    return { query: query.compile(), expectRows: 1 }
-  }
 
   return {
     reviseKey: (name, review) =>
@@ -37,9 +24,9 @@ export function openKeyRevisions(ports: Ports) {
         const before = toEntry(old)
         const wanted = review(before)
         if (!wanted) return { statements: [], changes: [], result: before }
-        const draft = await draftKeyChange(ports, name, old, applyRevision(name, old, wanted, revision), revision)
+        const draft = await draftFollowedChange(ports, name, old, applyRevision(name, old, wanted, revision), revision)
         if (wanted.dueAt === undefined) return draft
-        return { ...draft, statements: [...draft.statements, timerOf(name, wanted.dueAt, revision)] }
+        return { ...draft, statements: [...draft.statements, setTimer(db, name, wanted.dueAt, revision)] }
       }),
 
     async dueKeys(before, limit) {

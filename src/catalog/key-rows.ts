@@ -1,5 +1,6 @@
 /** The rows of one key ↔ its records. Pure; rows must have been verified before their records are used. */
 import type { KeyChanges, KeyEntry, KeyName, KeyRecord, MaterialRecord, NewMaterial } from './catalog.ts'
+import { decodeExtra, encodeExtra } from './related-regions.ts'
 import type { KeyRow, MaterialRow, PolicyRow, TagRow } from './tables.ts'
 
 export interface KeyRows {
@@ -45,7 +46,7 @@ function toKeyRecord(row: KeyRow): KeyRecord {
     deletionAt: row.deletion_at,
     currentMaterial: row.current_material,
     adopted: row.adopted === 1,
-    extra: deepFreeze(JSON.parse(row.extra)),
+    ...deepFreeze(decodeExtra(row)),
     revision: row.revision,
   })
 }
@@ -68,7 +69,7 @@ export function toKeyRow(key: Omit<KeyRecord, 'revision'>): KeyRow {
     deletion_at: key.deletionAt,
     current_material: key.currentMaterial,
     adopted: Number(key.adopted),
-    extra: JSON.stringify(key.extra),
+    extra: encodeExtra(key.extra, key.related),
     parts: '',
     revision: 0,
     hmac: noSeal,
@@ -83,7 +84,7 @@ export function changeKeyRow(key: KeyRow, changes: KeyChanges): KeyRow {
     description: changes.description ?? key.description,
     deletion_at: changes.deletionAt === undefined ? key.deletion_at : changes.deletionAt,
     current_material: changes.currentMaterial ?? key.current_material,
-    extra: changes.extra === undefined ? key.extra : JSON.stringify(changes.extra),
+    extra: changes.extra === undefined ? key.extra : encodeExtra(changes.extra, decodeExtra(key).related),
     multi_region: changes.multiRegion === undefined ? key.multi_region : Number(changes.multiRegion),
   }
 }
@@ -106,7 +107,12 @@ export function toMaterialRecord(row: MaterialRow): MaterialRecord {
   })
 }
 
-export function toMaterialRow(name: KeyName, material: NewMaterial, ordinal: number): MaterialRow {
+/** A revision that inserts materials into several Regions at once still gives each an ordinal of its own. */
+const ordinalsPerRevision = 4096
+
+/** `position` is that among the materials which the revision inserts. */
+export function toMaterialRow(name: KeyName, material: NewMaterial, revision: number, position = 0): MaterialRow {
+  if (position >= ordinalsPerRevision) throw new TypeError('too many materials for one revision')
   return {
     account: name.account,
     region: name.region,
@@ -120,7 +126,7 @@ export function toMaterialRow(name: KeyName, material: NewMaterial, ordinal: num
     public_key: material.publicKey,
     wrapped: material.wrapped,
     created_at: material.createdAt,
-    ordinal,
+    ordinal: revision * ordinalsPerRevision + position,
     revision: 0,
     hmac: noSeal,
   }

@@ -91,19 +91,6 @@ export function isUnsealedSystemKey({ key, materials, policy }: KeyRows): boolea
   )
 }
 
-/** Inserts or changes one key. */
-export async function changeKey(
-  ports: Ports,
-  name: KeyName,
-  change: (old: KeyRows | undefined, revision: number) => KeyRows,
-): Promise<KeyEntry> {
-  return await ports.queue.write(async (revision) => {
-    const old = await loadKeyRows(ports, name)
-    if (old && !isUnsealedSystemKey(old)) await verifyKeyRows(ports, old)
-    return await draftKeyChange(ports, name, old, change(old, revision), revision)
-  })
-}
-
 /** What a write from `old`, which must have been verified, to `next` takes; the result is the new entry. */
 export async function draftKeyChange(
   ports: Ports,

@@ -1,6 +1,9 @@
 /** Keys, their materials, policies and tags: the part of the catalog that every cryptographic call goes through. */
 import { GatewayError } from '../error.ts'
-import type { Catalog, KeyEntry, KeyName, NewKey, NewMaterial } from './catalog.ts'
+import type { KeySpec } from '../hsm/port.ts'
+import type { Catalog, KeyEntry, KeyName, KeyRecord, MaterialRecord, NewKey, NewMaterial } from './catalog.ts'
+import { changeKey } from './key-changes.ts'
+import { draftKeyRemoval } from './key-removal.ts'
 import {
   asBuffer,
   changeKeyRow,
@@ -12,18 +15,10 @@ import {
   toPolicyRow,
   toTagRows,
 } from './key-rows.ts'
-import {
-  changeKey,
-  findKeyEntry,
-  isUnsealedSystemKey,
-  keyNotFound,
-  loadKeyRows,
-  nameOfKey,
-  verifyKeyRows,
-} from './key-store.ts'
+import { findKeyEntry, isUnsealedSystemKey, keyNotFound, loadKeyRows, nameOfKey, verifyKeyRows } from './key-store.ts'
 import type { Ports } from './ports.ts'
 import { integrityFailed, keepVerified } from './row-seal.ts'
-import { type MaterialRow, nameOfRow } from './tables.ts'
+import type { MaterialRow } from './tables.ts'
 
 export function openKeys(ports: Ports) {
   const { database, queue, caches } = ports
@@ -61,38 +56,7 @@ export function openKeys(ports: Ports) {
       const rows = await loadKeyRows(ports, name)
       if (!rows) throw keyNotFound(ports, name)
       if (!(await mayRemove(rows))) return { statements: [], changes: [], result: false }
-      const { account, region, keyId } = name
-      const [aliases] = await database.read([
-        db
-          .selectFrom('alias')
-          .select('name')
-          .where('account', '=', account)
-          .where('region', '=', region)
-          .where('key_id', '=', keyId)
-          .compile(),
-      ])
-      return {
-        statements: (['last_usage', 'key_timer', 'alias', 'grant', 'tag', 'policy', 'material', 'key'] as const).map(
-          (table) => ({
-            query: db
-              .deleteFrom(table)
-              .where('account', '=', account)
-              .where('region', '=', region)
-              .where('key_id', '=', keyId)
-              .compile(),
-          }),
-        ),
-        changes: [
-          { table: 'key', name: nameOfKey(name) },
-          ...rows.materials.map((row) => ({ table: 'material', name: nameOfRow('material', row) })),
-          ...(rows.policy ? [{ table: 'policy', name: nameOfRow('policy', rows.policy) }] : []),
-          ...rows.tags.map((row) => ({ table: 'tag', name: nameOfRow('tag', row) })),
-          ...aliases.map((alias) => ({ table: 'alias', name: `${account}/${region}/${alias.name}` })),
-          // all at once: there may be tens of thousands
-          ...(rows.grants === null ? [] : [{ table: 'grant', name: `${nameOfKey(name)}/*` }]),
-        ],
-        result: true,
-      }
+      return { ...(await draftKeyRemoval(ports, rows)), result: true }
     })
 
   return {
@@ -250,13 +214,41 @@ export function openKeys(ports: Ports) {
       const [rows] = await database.read([
         db
           .selectFrom('material')
-          .select(['ordinal', 'object_id', 'label'])
-          .where('ordinal', '>', after ?? 0)
-          .orderBy('ordinal')
+          .innerJoin('key', (join) =>
+            join
+              .onRef('key.account', '=', 'material.account')
+              .onRef('key.region', '=', 'material.region')
+              .onRef('key.key_id', '=', 'material.key_id'),
+          )
+          .select([
+            'material.ordinal',
+            'material.account',
+            'material.region',
+            'material.key_id',
+            'material.object_id',
+            'material.label',
+            'material.state',
+            'key.group',
+            'key.spec',
+            'key.custody',
+          ])
+          .where('material.ordinal', '>', after ?? 0)
+          .orderBy('material.ordinal')
           .limit(limit)
           .compile(),
       ])
-      return rows.map((row) => ({ row: row.ordinal, objectId: asBuffer(row.object_id), label: row.label }))
+      return rows.map((row) => ({
+        row: row.ordinal,
+        account: row.account,
+        region: row.region,
+        keyId: row.key_id,
+        objectId: asBuffer(row.object_id),
+        label: row.label,
+        state: row.state as MaterialRecord['state'],
+        group: row.group,
+        spec: row.spec as KeySpec,
+        custody: row.custody as KeyRecord['custody'],
+      }))
     },
   } satisfies Partial<Catalog>
 }

@@ -17,6 +17,8 @@ export function openLeases(
   queue: Pick<WriteQueue, 'revision'>,
   instance: string,
   now: () => number,
+  /** No other gateway shares the catalog: who held a lease before is gone, however far its clock had run ahead. */
+  isAlone = false,
 ) {
   const db = database.sql
 
@@ -53,7 +55,7 @@ export function openLeases(
           if (await insert(name, expiresAt)) return 1
         } else if (lease.holder === instance) {
           if (await update(lease, { expires_at: expiresAt })) return lease.fence
-        } else if (lease.expires_at > at) {
+        } else if (lease.expires_at > at && !isAlone) {
           return undefined
         } else if (await update(lease, { holder: instance, fence: lease.fence + 1, expires_at: expiresAt })) {
           return lease.fence + 1

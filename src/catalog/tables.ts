@@ -43,7 +43,7 @@ export interface MaterialRow extends KeyColumns {
   readonly public_key: Uint8Array
   readonly wrapped: Uint8Array
   readonly created_at: number
-  /** The revision that inserted the row: one per catalog, so that all materials can be paged through. */
+  /** Grows with the revision that inserts rows, and is of one row alone, so that all materials can be paged through. */
   readonly ordinal: number
   readonly revision: number
   readonly hmac: Uint8Array

@@ -57,7 +57,13 @@ describe('a key', () => {
     const done = finished()
     const entry = await catalog.finishMaterial(nameOf(key), 1, done)
     expect(entry).toEqual({
-      key: { ...key.key, state: 'Enabled', currentMaterial: 1, revision: 2 },
+      key: {
+        ...key.key,
+        state: 'Enabled',
+        currentMaterial: 1,
+        related: { primary: region, regions: [region] },
+        revision: 2,
+      },
       grants: null,
       materials: [
         {
