@@ -262,7 +262,7 @@ describe('a hang in the module', () => {
       bench,
       ['C_Sign,C_SignInit,C_EncryptInit,C_DecryptInit in=one hang'],
       () => bench.deaths.length === 1,
-      1000,
+      2500,
     )
     expect(failures).toEqual([])
     expect(bench.deaths).toHaveLength(1)
