@@ -4,6 +4,14 @@ import { cancelKeyDeletion } from './cancel-key-deletion.ts'
 import { createAlias } from './create-alias.ts'
 import { createGrant } from './create-grant.ts'
 import { createKey } from './create-key.ts'
+import {
+  connectCustomKeyStore,
+  createCustomKeyStore,
+  deleteCustomKeyStore,
+  describeCustomKeyStores,
+  disconnectCustomKeyStore,
+  updateCustomKeyStore,
+} from './custom-key-stores.ts'
 import { decrypt } from './decrypt.ts'
 import { deleteAlias } from './delete-alias.ts'
 import { deriveSharedSecret } from './derive-shared-secret.ts'
@@ -75,6 +83,12 @@ const registry = {
   UpdateKeyDescription: updateKeyDescription,
   Verify: verify,
   VerifyMac: verifyMac,
+  ConnectCustomKeyStore: connectCustomKeyStore,
+  CreateCustomKeyStore: createCustomKeyStore,
+  DeleteCustomKeyStore: deleteCustomKeyStore,
+  DescribeCustomKeyStores: describeCustomKeyStores,
+  DisconnectCustomKeyStore: disconnectCustomKeyStore,
+  UpdateCustomKeyStore: updateCustomKeyStore,
 } satisfies Readonly<Record<string, (parts: KmsParts) => KmsOperation>>
 
 export function createOperations(parts: KmsParts): ReadonlyMap<string, KmsOperation> {
