@@ -147,7 +147,7 @@ describe('a lease', () => {
   it('has one holder, and a higher number with every change of holder', async () => {
     let at = 1_000
     const now = () => at
-    const [a, b] = [await open({ now }), await open({ now })]
+    const [a, b] = [await open({ now, pollMs: 100 }), await open({ now, pollMs: 100 })]
     expect(await a.takeLease('deletion', 500)).toBe(1)
     expect(await b.takeLease('deletion', 500)).toBeUndefined()
     at = 1_400
@@ -165,9 +165,21 @@ describe('a lease', () => {
   })
 
   it('goes to one of many who want it at once', async () => {
-    const catalogs = [await open(), await open(), await open()]
+    const shared = { pollMs: 100 }
+    const catalogs = [await open(shared), await open(shared), await open(shared)]
     const numbers = await Promise.all(catalogs.map((catalog) => catalog.takeLease('deletion', 60_000)))
     expect(numbers.filter((number) => number !== undefined)).toEqual([1])
+  })
+
+  it('passes at once to the next gateway on a catalog that no other one shares, wherever the clock of the last one stood', async () => {
+    let at = 5_000_000
+    const now = () => at
+    const before = await open({ now })
+    expect(await before.takeLease('deletion', 500)).toBe(1)
+    at = 1_000
+    const next = await open({ now })
+    expect(await next.takeLease('deletion', 500)).toBe(2)
+    expect(await next.takeLease('deletion', 500)).toBe(2)
   })
 
   it('is renewed however often its holder asks', async () => {
