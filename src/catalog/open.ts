@@ -18,6 +18,7 @@ import { migrate } from './migrate.ts'
 import type { Caches, Ports } from './ports.ts'
 import { nameOfPrincipal } from './principal-store.ts'
 import { openPrincipals } from './principals.ts'
+import { openRelatedKeys } from './related-keys.ts'
 import { openSettings } from './settings.ts'
 import { openSqliteDatabase } from './sqlite-database.ts'
 import { type Change, createWriteQueue } from './write-queue.ts'
@@ -119,6 +120,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     },
     ...openKeys(ports),
     ...openKeyRevisions(ports),
+    ...openRelatedKeys(ports),
     ...openGrants(ports),
     ...openAliases(ports),
     ...openPrincipals(ports),
