@@ -58,13 +58,15 @@ export function createSessionTokens(secret: Buffer): SessionTokens {
       const decipher = createDecipheriv('aes-256-gcm', secret, nonce, { authTagLength: tagBytes })
       decipher.setAAD(Buffer.from(accessKeyId))
       decipher.setAuthTag(bytes.subarray(-tagBytes))
-      const head = decipher.update(bytes.subarray(1 + nonceBytes, -tagBytes))
+      const opened = decipher.update(bytes.subarray(1 + nonceBytes, -tagBytes))
       try {
-        return JSON.parse(Buffer.concat([head, decipher.final()]).toString()) as Session
+        // GCM is a stream: all is out already, and this only checks the tag.
+        decipher.final()
+        return JSON.parse(opened.toString()) as Session
       } catch {
         return undefined
       } finally {
-        head.fill(0)
+        opened.fill(0)
       }
     },
 

@@ -25,7 +25,7 @@ import { integrityFailed } from './row-seal.ts'
 import type { Draft } from './write-queue.ts'
 
 /** Rows read and digested in one go; the event loop turns between two. */
-const rowsPerPage = 1_000
+const rowsPerPage = 500
 const maxAttempts = 10
 
 export function openGrants(ports: Ports) {
