@@ -34,7 +34,10 @@ describe('./hsmgate', () => {
     await symlink('../hsmgate', path.join(checkout, 'bin/first'))
     await symlink('first', path.join(checkout, 'bin/second'))
     const { status, stdout } = run(path.join(checkout, 'bin/second'), 'key', 'list', 'two words')
-    expect({ status, stdout }).toEqual({ status: 3, stdout: `${checkout}/src/main.ts\nkey\nlist\ntwo words\n` })
+    expect({ status, stdout }).toEqual({
+      status: 3,
+      stdout: `--max-semi-space-size=8\n${checkout}/src/main.ts\nkey\nlist\ntwo words\n`,
+    })
   })
 
   it('keeps compiled code in the checkout unless told where', async () => {
