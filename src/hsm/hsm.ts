@@ -21,6 +21,7 @@ import {
 } from './frames.ts'
 import { openPinLatch } from './pin-latch.ts'
 import type {
+  AdoptableObject,
   Capabilities,
   CipherAlgorithm,
   CipherInput,
@@ -299,7 +300,14 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
       )
     },
     adopt: (request, deadline) =>
-      perform(request.group, 'adopt', rules.readToken, { request }, deadline, ({ object }) => object as ObjectSummary),
+      perform(
+        request.group,
+        'adopt',
+        rules.readToken,
+        { request },
+        deadline,
+        ({ object }) => object as AdoptableObject,
+      ),
     async retryLogin(name) {
       const token = tokens.find((supervisor) => supervisor.token.name === name)
       if (token === undefined) throw new GatewayError('NotFound', { text: `No token ${name} is configured.` })

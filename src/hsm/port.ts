@@ -236,7 +236,7 @@ export interface Hsm extends AsyncDisposable {
   /** Destroys the object(s) with this id after every worker dropped its handle; absent objects are success. */
   destroy(key: HsmKey, deadline: Deadline): Promise<void>
   /** Describes an existing object for registration, by label and/or id, without changing it. @throws `NotFound`, `ValidationFailed` when ambiguous. */
-  adopt(request: AdoptRequest, deadline: Deadline): Promise<ObjectSummary>
+  adopt(request: AdoptRequest, deadline: Deadline): Promise<AdoptableObject>
   /** Clears a latched PIN refusal of a configured token and tries again once. */
   retryLogin(token: string): Promise<void>
 }
@@ -248,6 +248,12 @@ export interface CipherInput {
   readonly context?: Uint8Array
   /** Plaintext, or sealed bytes / RSA ciphertext. */
   readonly data: Uint8Array
+}
+
+/** An existing object as it is, with the public key found with it or in a certificate. */
+export interface AdoptableObject extends ObjectSummary {
+  /** The id does not name the object alone in its class: HsmKey.label must. */
+  readonly needsLabel: boolean
 }
 
 export interface AdoptRequest {

@@ -36,6 +36,49 @@ export interface CreateKeyRequest {
   readonly group?: string
 }
 
+/** Names one object in the token, by label, id and class as far as needed, and what it is to be. */
+export interface AdoptKeyRequest {
+  readonly group?: string
+  readonly label?: string
+  readonly objectId?: Uint8Array
+  readonly objectClass?: 'private' | 'secret'
+  /** Needed where the object permits several. */
+  readonly usage?: KeyUsage
+  /** Default: as the object's label says, else `kms`. */
+  readonly purpose?: Exclude<Purpose, 'system'>
+  readonly description: string
+  readonly policy: string
+  readonly allowWeak: boolean
+}
+
+/** An object in a token, as reports name it. */
+export interface TokenObject {
+  readonly group: string
+  /** CKA_ID in hex. */
+  readonly objectId: string
+  readonly label: string
+  readonly objectClass: 'private' | 'secret' | 'public'
+}
+
+export interface UnknownObject extends TokenObject {
+  readonly spec: KeySpec | null
+  /** Made by hsmgate, as its label says: this catalog has forgotten it. */
+  readonly ours: boolean
+}
+
+export interface WeakObject extends TokenObject {
+  readonly weaknesses: readonly string[]
+  readonly isKnown: boolean
+}
+
+/** How a group's token and the catalog differ. */
+export interface Reconciliation {
+  readonly unknown: readonly UnknownObject[]
+  /** Materials whose object the token does not have. */
+  readonly missing: readonly (KeyName & { readonly group: string; readonly objectId: string; readonly state: string })[]
+  readonly weak: readonly WeakObject[]
+}
+
 export type EncryptionContext = Readonly<Record<string, string>>
 
 export interface ParsedBlob {
@@ -57,6 +100,13 @@ export interface KeyService {
   resolve(reference: string, accepts: 'key' | 'key-or-alias', locale: Locale): Promise<ResolvedKey>
   /** Crash-safe: row, object, read back, self-test, row `Enabled`. @throws `Unsupported` when the probe did not prove spec and usage. */
   create(request: CreateKeyRequest, locale: Locale, deadline: Deadline): Promise<KeyEntry>
+  /**
+   * Registers an object of a token as it is; the object is not changed, and is not destroyed with the key.
+   * @throws `NotFound`; `ValidationFailed`, with what an operator can do; `AlreadyExists`; `Unsupported`.
+   */
+  adopt(request: AdoptKeyRequest, locale: Locale, deadline: Deadline): Promise<KeyEntry>
+  /** Compares a group's token with the catalog; touches nothing. */
+  reconcile(group: string, deadline: Deadline): Promise<Reconciliation>
   list(
     locale: Locale,
     after: string | undefined,

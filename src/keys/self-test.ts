@@ -22,12 +22,19 @@ export async function testBackingKey(
   publicKey: Uint8Array,
   deadline: Deadline,
 ): Promise<void> {
-  if (!(await works(hsm, key, usage, publicKey, deadline))) {
+  if (!(await backingKeyWorks(hsm, key, usage, publicKey, deadline))) {
     throw new GatewayError('HsmFailure', undefined, { detail: `the new ${key.spec} key failed its first use` })
   }
 }
 
-async function works(hsm: Hsm, key: HsmKey, usage: KeyUsage, spki: Uint8Array, deadline: Deadline): Promise<boolean> {
+/** One use with everything that the key's usage needs. */
+export async function backingKeyWorks(
+  hsm: Hsm,
+  key: HsmKey,
+  usage: KeyUsage,
+  spki: Uint8Array,
+  deadline: Deadline,
+): Promise<boolean> {
   switch (usage) {
     case 'ENCRYPT_DECRYPT': {
       const data = randomBytes(16)

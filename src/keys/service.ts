@@ -8,6 +8,7 @@ import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { createWhileUsable } from './admission.ts'
+import { createAdoption } from './adopt.ts'
 import {
   type Algorithm,
   algorithms,
@@ -29,6 +30,7 @@ import { createKeyId, renderAliasArn, renderKeyArn } from './identifiers.ts'
 import { requireUsable } from './key-state.ts'
 import type { EncryptionContext, KeyService } from './keys.ts'
 import { createLifeCycle } from './life-cycle.ts'
+import { reconcileGroup } from './reconcile.ts'
 import { resolveKey } from './resolve.ts'
 import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
 
@@ -118,6 +120,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
   const service: KeyService = {
     ...createLifeCycle(parts),
     ...createAliases(parts),
+    ...createAdoption(parts),
+    reconcile: (group, deadline) => reconcileGroup(parts, group, deadline),
     ...createGrants(parts),
     keyArn: (name) => renderKeyArn(partition, name),
     aliasArn: (alias) => renderAliasArn(partition, alias),

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
 import { formatFields, formatTable, formatTime, show, type Terminal } from '../terminal.ts'
+import { addKeyAdoption } from './key-adoption.ts'
 
 interface PlaceOptions {
   readonly account?: string
@@ -25,6 +26,10 @@ interface Key {
 }
 
 interface ShownKey extends Key {
+  readonly adopted: boolean
+  readonly extra: {
+    readonly adoption?: { readonly usages: readonly string[]; readonly weaknesses: readonly string[] }
+  }
   readonly arn: string
   readonly alias?: string
   readonly materials: readonly {
@@ -70,6 +75,8 @@ export function addKey(program: Command, terminal: Terminal): void {
     )
   })
 
+  addKeyAdoption(key, terminal)
+
   const one = withPlace(key.command('show').description('show one key with its backing keys, policy and tags'))
   addAction<PlaceOptions, [string]>(one.argument('<key>', 'key id, ARN or alias'), async (options, name) => {
     const { account, region } = options
@@ -84,6 +91,14 @@ function withPlace(command: Command): Command {
     .option('--region <name>', 'Region (default: the first one configured)')
 }
 
+/** What was in the token before us is another's as well, and may be weaker than ours. */
+function formatAdoption({ adopted, extra }: ShownKey): (readonly [string, string])[] {
+  if (!adopted) return []
+  const { usages = [], weaknesses = [] } = extra.adoption ?? {}
+  const weak = weaknesses.length === 0 ? [] : [['weak', weaknesses.join(', ')] as const]
+  return [['adopted', `permits ${usages.join(', ')}; deleting the key leaves the object`], ...weak]
+}
+
 function formatKey(key: ShownKey): string {
   const tags = Object.entries(key.tags).map(([name, value]) => `${name}=${value}`)
   const fields = formatFields([
@@ -96,6 +111,7 @@ function formatKey(key: ShownKey): string {
     ['origin', key.origin],
     ['group', key.group],
     ['custody', key.custody],
+    ...formatAdoption(key),
     ['created', formatTime(key.createdAt)],
     ['description', key.description],
     ['tags', tags.join(', ')],

@@ -3,7 +3,7 @@
  * Data only; names follow the specification without its prefix.
  */
 
-export const CKO = { publicKey: 2, privateKey: 3, secretKey: 4 } as const
+export const CKO = { certificate: 1, publicKey: 2, privateKey: 3, secretKey: 4 } as const
 
 export const CKK = {
   rsa: 0x00,

@@ -3,7 +3,7 @@
  * C_Initialize, C_Login or C_Finalize. Every call is synchronous and blocks this process, which exists for that. One caller at a time.
  */
 import graphene, { type Session } from 'graphene-pk11'
-import { CKA, rwSerialSession } from './cryptoki.ts'
+import { CKA, CKO, rwSerialSession } from './cryptoki.ts'
 import { refusal } from './failure.ts'
 import { classNumbers, type KeyClass } from './handles.ts'
 import type { AttributeValue, Template } from './pack.ts'
@@ -54,7 +54,8 @@ const sessionHandleInvalid = 0xb3
 const sessionClosed = 0xb0
 
 export interface ObjectQuery {
-  readonly objectClass: KeyClass
+  readonly objectClass: KeyClass | 'certificate'
+  /** An empty one says nothing: modules differ in whether an object without an id has an empty CKA_ID or none. */
   readonly objectId?: Uint8Array | undefined
   readonly label?: string | undefined
 }
@@ -74,9 +75,9 @@ export class GrapheneToken {
   /** Handles of the token objects that match. */
   find({ objectClass, objectId, label }: ObjectQuery): bigint[] {
     const template = {
-      class: classNumbers[objectClass],
+      class: objectClass === 'certificate' ? CKO.certificate : classNumbers[objectClass],
       token: true,
-      ...(objectId === undefined ? {} : { id: Buffer.from(objectId) }),
+      ...(objectId === undefined || objectId.length === 0 ? {} : { id: Buffer.from(objectId) }),
       ...(label === undefined || label === '' ? {} : { label }),
     }
     return this.#with([sessionHandleInvalid, sessionClosed], (session) => {

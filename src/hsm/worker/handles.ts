@@ -163,8 +163,9 @@ export class HandleCache {
     const template: (readonly [number, number | boolean | Buffer])[] = [
       [CKA.class, classNumbers[objectClass]],
       [CKA.token, true],
-      [CKA.id, objectId],
     ]
+    // some modules give an object without an id no CKA_ID, others an empty one
+    if (objectId.length > 0) template.push([CKA.id, objectId])
     if (label !== '') template.push([CKA.label, Buffer.from(label)])
     const found = (await this.#find(call, template, foundMax)).filter((object) => object.objectId.equals(objectId))
     const [object] = found

@@ -4,9 +4,17 @@
  *
  * Creation is not idempotent: the caller's intent comes first, and after an unknown outcome `attributes` by object id tells.
  */
+import { X509Certificate } from 'node:crypto'
 import type { RequestFrame } from '../frame-codec.ts'
 import type { OperationName, Response } from '../frames.ts'
-import type { AdoptRequest, Construction, GenerateIntent, ObjectSummary, WrapAlgorithm } from '../port.ts'
+import type {
+  AdoptableObject,
+  AdoptRequest,
+  Construction,
+  GenerateIntent,
+  ObjectSummary,
+  WrapAlgorithm,
+} from '../port.ts'
 import { jobOp } from './addon.ts'
 import { type Created, readIntent, readUnwrapIntent } from './creating.ts'
 import { CKA } from './cryptoki.ts'
@@ -16,10 +24,11 @@ import { CallFailure, refusal, rvFailure } from './failure.ts'
 import { GrapheneToken, type ObjectQuery, pkcs11Refusal } from './graphene.ts'
 import type { KeyClass } from './handles.ts'
 import type { Call, Jobs } from './jobs.ts'
-import type { KeyShape } from './key-shapes.ts'
+import { type KeyShape, keyShapes } from './key-shapes.ts'
 import type { OpenToken } from './login.ts'
 import { asBuffer, type KeyRef, type Objects, readKey } from './objects.ts'
-import { readPublicKey, writePublicKey } from './public-keys.ts'
+import { decodeAttributes, encodeAttributeTypes } from './pack.ts'
+import { fitsPublicKey, readPublicKey, writePublicKey } from './public-keys.ts'
 import { algorithmOf, createdFields } from './serve.ts'
 import {
   constructionOf,
@@ -42,6 +51,8 @@ export interface Managed {
 /** Descriptions read at a time. */
 const readsInFlight = 64
 const noPublicKey = Buffer.alloc(0)
+const certificateValue = encodeAttributeTypes([CKA.value])
+const certificateBytesMax = 16 * 1024
 
 export class Managing {
   readonly #jobs: Jobs
@@ -210,7 +221,8 @@ export class Managing {
   async #attributes(call: Call, key: KeyRef): Promise<ObjectSummary | null> {
     if (key.session !== 0) throw refusal('ValidationFailed', 'session objects live in serve workers', 'B')
     const { objectId, label, shape } = key
-    const found = await this.#describeAll(call, { objectClass: shape.objectClass, objectId, label })
+    const named = await this.#describeAll(call, { objectClass: shape.objectClass, objectId, label })
+    const found = named.filter((summary) => objectId.equals(summary.objectId))
     if (found.length > 1) throw refusal('KeyUnavailable', 'several objects have this id; the label must tell')
     const [summary] = found
     return summary === undefined ? null : this.#withPublicKey(call, summary)
@@ -250,7 +262,7 @@ export class Managing {
     }
   }
 
-  async #adopt(call: Call, value: unknown): Promise<ObjectSummary> {
+  async #adopt(call: Call, value: unknown): Promise<AdoptableObject> {
     const { label, objectId, objectClass } = value as AdoptRequest
     if (label === undefined && objectId === undefined) throw refusal('ValidationFailed', 'label or object id is needed')
     const classes = objectClass === undefined ? (['private', 'secret'] as const) : [objectClass]
@@ -261,17 +273,33 @@ export class Managing {
     const [summary] = found
     if (summary === undefined) throw refusal('NotFound', 'the token has no such object')
     if (found.length > 1) throw refusal('ValidationFailed', `${found.length} objects match`)
-    return this.#withPublicKey(call, summary)
+    const { objectId: id, objectClass: ofClass } = summary
+    const namesakes =
+      id.length === 0 ? [] : this.#ask(call, () => this.#token.find({ objectClass: ofClass, objectId: id }))
+    return { ...(await this.#withPublicKey(call, summary)), needsLabel: namesakes.length !== 1 }
   }
 
-  /** An EC private key seldom shows its point; the public object of the same id does. */
+  /** An EC private key seldom shows its point; the public object or the certificate of the same id does, or of the same label without one. */
   async #withPublicKey(call: Call, summary: ObjectSummary): Promise<ObjectSummary> {
-    if (summary.objectClass !== 'private' || summary.publicKey !== null) return summary
-    const { objectId } = summary
-    if (objectId.length === 0) return summary
-    const halves = await this.#describeAll(call, { objectClass: 'public', objectId })
-    const half = halves.find(({ spec, publicKey }) => publicKey !== null && spec === summary.spec)
-    return { ...summary, publicKey: half?.publicKey ?? null }
+    const { objectClass, publicKey, objectId, label, spec } = summary
+    const shape = spec === undefined ? undefined : keyShapes[spec]
+    if (objectClass !== 'private' || publicKey !== null || shape === undefined) return summary
+    if (objectId.length === 0 && label === '') return summary
+    const like = objectId.length === 0 ? { label } : { objectId }
+    const halves = await this.#describeAll(call, { objectClass: 'public', ...like })
+    const half = halves.find((other) => other.publicKey !== null && other.spec === spec)?.publicKey
+    return { ...summary, publicKey: half ?? (await this.#certified(call, shape, like)) }
+  }
+
+  /** The public key of a certificate; `null` when none fits. */
+  async #certified(call: Call, shape: KeyShape, like: Omit<ObjectQuery, 'objectClass'>): Promise<Buffer | null> {
+    for (const handle of this.#ask(call, () => this.#token.find({ objectClass: 'certificate', ...like }))) {
+      const job = { key: handle, aux: certificateValue, outMax: certificateBytesMax }
+      const { output } = await this.#jobs.attempt(call, jobOp.getAttributes, job)
+      const spki = output === null ? undefined : certifiedKey(decodeAttributes(output).get(CKA.value))
+      if (spki !== undefined && fitsPublicKey(shape, spki)) return spki
+    }
+    return null
   }
 
   async #describeAll(call: Call, query: ObjectQuery): Promise<ObjectSummary[]> {
@@ -304,6 +332,15 @@ function readTokenIntent(value: unknown, parse = readIntent): { intent: Generate
   const read = parse(value)
   if (read.intent.residence !== 'token') throw refusal('ValidationFailed', 'session objects are made by serve', 'B')
   return read
+}
+
+function certifiedKey(certificate: Buffer | null | undefined): Buffer | undefined {
+  if (!certificate?.length) return undefined
+  try {
+    return new X509Certificate(certificate).publicKey.export({ format: 'der', type: 'spki' })
+  } catch {
+    return undefined // a certificate that cannot be read is none
+  }
 }
 
 /** graphene adds the class itself. */

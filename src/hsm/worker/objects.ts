@@ -147,7 +147,7 @@ export class Objects {
     outMax: number,
   ): Promise<JobResult> {
     const object = this.known(key) ?? (await this.find(call, key))
-    if (op === jobOp.decrypt || op === jobOp.oaepDecrypt) refuseUnwrappingKey(object)
+    if (op === jobOp.decrypt || op === jobOp.oaepDecrypt) refuseUnwrappingKey(object, key)
     const result = await this.#jobs.run(call, op, mechanism, object.handle, 0n, params, input, aux, outMax)
     if (result.rv === 0 || !staleCodes.has(result.rv)) return result
     const again = await this.findAgain(call, key, object, result.rv)
@@ -181,7 +181,11 @@ function checkSession(entry: SessionEntry, key: KeyRef): SessionEntry {
   return entry
 }
 
-/** A wrapping key must not be turned into a decryption oracle for what was wrapped to it. */
-function refuseUnwrappingKey(object: UsableObject): void {
-  if (object.unwraps) throw refusal('KeyUsageInvalid', 'a key that unwraps keys decrypts nothing else')
+/**
+ * A wrapping key must not be turned into a decryption oracle for what was wrapped to it. At the KMS door an AES key is none: it opens what
+ * was sealed with a header of ours as additional data, and nothing else. Other tools' AES keys may do everything, more often than not.
+ */
+function refuseUnwrappingKey(object: UsableObject, { spec, purpose }: KeyRef): void {
+  if (!object.unwraps || (spec === 'SYMMETRIC_DEFAULT' && purpose === 'kms')) return
+  throw refusal('KeyUsageInvalid', 'a key that unwraps keys decrypts nothing else')
 }

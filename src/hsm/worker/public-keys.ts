@@ -50,17 +50,21 @@ export function publicKeyOf(shape: KeyShape, attributes: ReadonlyMap<number, Buf
 /** A SubjectPublicKeyInfo that somebody recorded: taken only when it is a key of this shape. */
 function recorded(shape: KeyShape, attributes: ReadonlyMap<number, Buffer | null>): Buffer | undefined {
   const spki = attributes.get(CKA.publicKeyInfo)
-  if (!spki?.length) return undefined
+  return spki?.length && fitsPublicKey(shape, spki) ? spki : undefined
+}
+
+/** Whether a SubjectPublicKeyInfo is of this shape; whether it belongs to the private key is for a signature to show. */
+export function fitsPublicKey(shape: KeyShape, spki: Buffer): boolean {
   try {
     const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey({ key: spki, format: 'der', type: 'spki' })
     const { curve, modulusBits } = shape
     if (modulusBits !== undefined) {
-      return asymmetricKeyType === 'rsa' && asymmetricKeyDetails?.modulusLength === modulusBits ? spki : undefined
+      return asymmetricKeyType === 'rsa' && asymmetricKeyDetails?.modulusLength === modulusBits
     }
-    if (curve === undefined) return asymmetricKeyType === 'ed25519' ? spki : undefined
-    return asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === curve.opensslName ? spki : undefined
+    if (curve === undefined) return asymmetricKeyType === 'ed25519'
+    return asymmetricKeyType === 'ec' && asymmetricKeyDetails?.namedCurve === curve.opensslName
   } catch {
-    return undefined
+    return false
   }
 }
 

@@ -123,16 +123,25 @@ export class Signing {
       Buffer.from([0x02, 1]),
       hash.subarray(14, 28),
     ])
-    const result = await this.#objects.run(call, key, jobOp.encrypt, CKM.aesEcb, null, blocks, null, blocks.length)
-    return this.#output(call, jobOp.encrypt, result)
+    const { length } = blocks
+    const result = await this.#objects.run(call, key, jobOp.encrypt, CKM.aesEcb, null, blocks, null, length)
+    if (result.rv !== keyFunctionNotPermitted) return this.#output(call, jobOp.encrypt, result)
+    // an adopted key that only decrypts: the inverse permutation serves as well
+    const inverse = await this.#objects.run(call, key, jobOp.decrypt, CKM.aesEcb, null, blocks, null, length)
+    return this.#output(call, jobOp.decrypt, inverse)
   }
 
-  #output(call: Call, op: typeof jobOp.sign | typeof jobOp.encrypt | typeof jobOp.deriveValue, result: JobResult) {
+  #output(
+    call: Call,
+    op: typeof jobOp.sign | typeof jobOp.encrypt | typeof jobOp.decrypt | typeof jobOp.deriveValue,
+    result: JobResult,
+  ) {
     if (result.rv !== 0 || result.output === null) throw this.#jobs.failure(call, op, result.rv)
     return result.output
   }
 }
 
+const keyFunctionNotPermitted = 0x68
 const signatureIsBad: ReadonlySet<number> = new Set([0xc0, 0xc1])
 
 function prepare(key: KeyRef, algorithm: SignAlgorithm, input: Uint8Array) {
