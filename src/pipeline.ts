@@ -118,6 +118,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
     let resources: unknown
     let decidedBy: string | undefined
     const grantIds = new Set<string>()
+    const granted: Demand[] = []
     let outcome: Outcome
     try {
       input = operation.parse(call.raw)
@@ -128,10 +129,14 @@ export function createPipeline(parts: PipelineParts): Pipeline {
         const answer = authorizer.decide(principal, demand)
         const decision = answer instanceof Promise ? await answer : answer
         decidedBy = decision.statement
-        if (decision.allowed && decision.grantId !== undefined) grantIds.add(decision.grantId)
+        if (decision.allowed && decision.grantId !== undefined) {
+          grantIds.add(decision.grantId)
+          granted.push(demand)
+        }
         if (!decision.allowed) throw (prepared.denial ?? accessDenied(principal))(decision, demand)
       }
-      outcome = { ok: true, output: await operation.perform(input, resources, scope) }
+      const admitted = granted.length === 0 ? scope : whileGranted(authorizer, granted, scope)
+      outcome = { ok: true, output: await operation.perform(input, resources, admitted) }
     } catch (cause) {
       outcome = { ok: false, error: toGatewayError(cause), authenticated: true }
     }
@@ -159,6 +164,23 @@ export function createPipeline(parts: PipelineParts): Pipeline {
     observer.callFinished(call, outcome, principal, performance.now() - startedMs)
     return outcome
   }
+}
+
+/**
+ * A call that a grant allowed is asked about again whenever it leaves a queue, so that a revocation holds for what still waits. Where
+ * that can't be told at once, the decision that was made stands.
+ */
+function whileGranted(authorizer: Authorizer, demands: readonly Demand[], scope: Scope): Scope {
+  const { deadline, principal } = scope
+  const admit = () => {
+    deadline.admit?.()
+    for (const demand of demands) {
+      const decision = authorizer.decide(principal, demand)
+      if (decision instanceof Promise) decision.catch(() => {})
+      else if (!decision.allowed) throw accessDenied(principal)(decision, demand)
+    }
+  }
+  return { ...scope, deadline: { atMs: deadline.atMs, admit } }
 }
 
 /** A call that grants allowed names them: `grantId`, or all of them where source and destination have one each. */
