@@ -1,6 +1,6 @@
 /**
  * How the tests run: files in parallel on two processes, each file in a process of its own, because a process can load a PKCS#11
- * module only once. Fuzz and bench have commands of their own.
+ * module only once. The properties of test/fuzz run bounded; npm run fuzz runs them for long. Bench has a command of its own.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -14,7 +14,7 @@ if (Number(major) < 24) {
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    exclude: ['test/fuzz/**', 'test/bench/**'],
+    exclude: ['test/bench/**'],
     pool: 'forks',
     isolate: true,
     fileParallelism: true,
