@@ -27,6 +27,8 @@ export function startDeletions({ destroy, keys, journal, observer, gate }: Delet
   const told = new Set<Pause['reason']>()
   const events: DeletionEvents = {
     async deleted({ key }) {
+      // Pairs that imports were wrapped to: no customer's key.
+      if (key.purpose === 'system') return
       const resources = [{ account: key.account, type: 'AWS::KMS::Key', arn: keys.keyArn(key) }]
       const details = { keyId: key.keyId }
       await journal.appendEvent({ name: 'DeleteKey', account: key.account, region: key.region, details, resources })

@@ -24,13 +24,17 @@ import { createGrantFinder } from './grants.ts'
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
-import { settleBackingKeys } from './keys/create-key.ts'
+import { startKeyRounds } from './key-rounds.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
 import { openDestructionGate } from './keys/destruction-gate.ts'
+import { runDueKeys } from './keys/due-keys.ts'
 import { createGrantTokens } from './keys/grant-tokens.ts'
+import { createKeyTurns } from './keys/key-turns.ts'
 import type { UnknownObject } from './keys/keys.ts'
+import { openLastUsage } from './keys/last-usage.ts'
 import { findUnknownObjects } from './keys/reconcile.ts'
 import { createKeyService } from './keys/service.ts'
+import { settleBackingKeys } from './keys/settlement.ts'
 import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
 import { openTokenSecret } from './keys/token-secret.ts'
 import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
@@ -61,6 +65,8 @@ export interface Gateway extends AsyncDisposable {
   readonly observer: Observer
   /** Objects of the tokens that no catalog row names; they are never touched. Known some time after the start. */
   readonly unknownObjects: Promise<readonly UnknownObject[]>
+  /** What is due now (deletion, rotation, expiry) is done, last uses are written; resolves when it is. */
+  settle(): Promise<void>
   /** Replaces workers whose token configuration may have changed (module, PIN file, sessions). */
   replaceWorkers(reason: string): void
 }
@@ -176,6 +182,7 @@ export async function openGateway(
     authorizer,
     journal,
     observer: observer.calls,
+    used: (key, use) => lastUsage.note({ account: key.account, region: key.region, keyId: key.keyId, ...use }),
     describeError(door, error) {
       if (door === 'operator') return describeOperatorError(error)
       return door === 'sts' ? describeStsError(error) : describeKmsError(error)
@@ -186,6 +193,8 @@ export async function openGateway(
   const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
   await gate.check()
   const limited = config.quotas.enabled ?? !config.development
+  const lastUsage = stack.use(openLastUsage({ catalog, failed: (cause) => observer.unexpected('last uses', cause) }))
+  const turns = createKeyTurns()
   const keys = createKeyService({
     catalog,
     hsm,
@@ -193,6 +202,11 @@ export async function openGateway(
     defaultGroup: group,
     now: gate.latest,
     grantTokens,
+    turns,
+    tokenSealer: systemKeys,
+    allowImportThroughMemory: config.allowImportThroughMemory,
+    lastUsage,
+    wake: () => void rounds.run(),
     ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
   })
   const deletions = stack.use(
@@ -203,6 +217,15 @@ export async function openGateway(
       observer,
       journal,
       gate,
+    }),
+  )
+
+  const rounds = stack.use(
+    startKeyRounds({
+      look: (events) => runDueKeys({ catalog, hsm, now: gate.latest, gate, turns, events }),
+      keys,
+      journal,
+      observer,
     }),
   )
 
@@ -293,6 +316,9 @@ export async function openGateway(
     administration,
     observer,
     unknownObjects,
+    async settle() {
+      await Promise.all([deletions.run(), rounds.run(), lastUsage.flush()])
+    },
     replaceWorkers: (reason) => hsm.replaceWorkers(reason),
     async [Symbol.asyncDispose]() {
       observer.gatewayStopping('it was told to')

@@ -38,6 +38,8 @@ export interface Operation<Input = unknown, Resources = unknown, Output = unknow
   /** Looks up what the request names. @throws GatewayError */
   prepare(input: Input, scope: Scope): Promise<Prepared<Resources>>
   perform(input: Input, resources: Resources, scope: Scope): Promise<Output>
+  /** Cryptographic operations: the keys that a successful call used. */
+  uses?(resources: Resources): readonly UsedKey[]
   /** What the audit record says; must not contain secrets. `resources` and `output` are absent where the call failed earlier. */
   record(
     input: Input,
@@ -45,6 +47,19 @@ export interface Operation<Input = unknown, Resources = unknown, Output = unknow
     output?: Output,
   ): Pick<AuditedCall, 'requestParameters' | 'responseElements' | 'resources' | 'additionalEventData'>
 }
+
+/** A key that a call used. */
+export interface UsedKey {
+  readonly account: string
+  readonly region: string
+  readonly keyId: string
+}
+
+/** Learns of every successful cryptographic call, after its record is written. Must not throw, and nobody waits for it. */
+export type UsageListener = (
+  key: UsedKey,
+  use: { readonly operation: string; readonly at: number; readonly eventId: string; readonly requestId: string },
+) => void
 
 /** Bytes turned into a call by a door; nothing in it is trusted yet. */
 export interface Call {
@@ -81,6 +96,7 @@ export interface PipelineParts {
   readonly authorizer: Authorizer
   readonly journal: Journal
   readonly observer: PipelineObserver
+  readonly used?: UsageListener
   /** Name and text of an error in the door's dialect, for the audit record. */
   readonly describeError: (door: Door, error: GatewayError) => { readonly code: string; readonly text: string }
 }
@@ -143,7 +159,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
 
     const failure = outcome.ok ? undefined : describeError(call.door, outcome.error)
     try {
-      await journal.appendCall({
+      const eventId = await journal.appendCall({
         door: call.door,
         operation: operation.name,
         readOnly: operation.readOnly,
@@ -158,6 +174,10 @@ export function createPipeline(parts: PipelineParts): Pipeline {
         ...(decidedBy === undefined ? {} : { decidedBy }),
         ...(failure === undefined ? {} : { error: failure }),
       })
+      if (outcome.ok && parts.used !== undefined) {
+        const use = { operation: operation.name, at: call.receivedAt, eventId, requestId: call.requestId }
+        for (const key of operation.uses?.(resources) ?? []) parts.used(key, use)
+      }
     } catch (cause) {
       outcome = { ok: false, error: auditFailure(cause), authenticated: true }
     }

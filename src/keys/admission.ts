@@ -21,16 +21,16 @@ export type WhileUsable = <T>(
   use: (deadline: Deadline) => Promise<T>,
 ) => Promise<T>
 
-export function createWhileUsable(catalog: Catalog, partition: string): WhileUsable {
+export function createWhileUsable(catalog: Catalog, partition: string, wallMs: () => number): WhileUsable {
   function admitting(entry: KeyEntry, deadline: Deadline): Deadline {
     return {
       atMs: deadline.atMs,
       admit() {
         deadline.admit?.()
         const now = catalog.peekKey(entry.key)
-        if (now === entry) return
+        if (now === entry && entry.key.origin !== 'EXTERNAL') return
         if (now === undefined) throw new Unsure()
-        requireUsable(renderKeyArn(partition, now.key), now)
+        requireUsable(renderKeyArn(partition, now.key), now, wallMs)
       },
     }
   }
@@ -43,7 +43,7 @@ export function createWhileUsable(catalog: Catalog, partition: string): WhileUsa
     }
     const now = await catalog.findKey(entry.key)
     if (now === undefined) throw new GatewayError('KeyUnavailable')
-    requireUsable(renderKeyArn(partition, now.key), now)
+    requireUsable(renderKeyArn(partition, now.key), now, wallMs)
     return use(admitting(now, deadline))
   }
 }

@@ -7,7 +7,7 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 import type { Deadline } from '../call.ts'
-import type { Catalog, KeyEntry, KeyName, MaterialRecord } from '../catalog/catalog.ts'
+import type { Catalog, KeyEntry, KeyName, KeyState, MaterialRecord, NewKey } from '../catalog/catalog.ts'
 import { GatewayError, isCode } from '../error.ts'
 import type { GenerateIntent, Hsm, HsmKey, ObjectSummary } from '../hsm/port.ts'
 import { specs } from './algorithms.ts'
@@ -27,6 +27,8 @@ export interface CreationParts {
 export interface KeyPlan extends Omit<CreateKeyRequest, 'group'> {
   readonly name: KeyName
   readonly group: string
+  /** For keys with a fixed end: they are `PendingDeletion` from the start (epoch milliseconds). */
+  readonly deletionAt?: number
 }
 
 export function newObjectId(): Buffer {
@@ -35,27 +37,9 @@ export function newObjectId(): Buffer {
 
 /** @throws GatewayError of the HSM layer; the half-made key is undone as far as that is certain. */
 export async function createBackedKey(parts: CreationParts, plan: KeyPlan, deadline: Deadline): Promise<KeyEntry> {
-  const { catalog } = parts
-  const { spec, usage, purpose, origin, description, multiRegion, group } = plan
   const now = parts.now()
-  const entry = await catalog.beginKey({
-    key: {
-      ...plan.name,
-      spec,
-      usage,
-      origin,
-      purpose,
-      group,
-      custody: 'token',
-      state: 'Creating',
-      description,
-      multiRegion,
-      createdAt: now,
-      deletionAt: null,
-      currentMaterial: 0,
-      adopted: false,
-      extra: {},
-    },
+  const entry = await parts.catalog.beginKey({
+    ...describeKey(plan, now, 'Creating'),
     material: {
       number: 1,
       state: 'Creating',
@@ -67,8 +51,6 @@ export async function createBackedKey(parts: CreationParts, plan: KeyPlan, deadl
       wrapped: Buffer.alloc(0),
       createdAt: now,
     },
-    policy: plan.policy === '' ? null : plan.policy,
-    tags: plan.tags,
   })
   const material = entry.materials[0] as MaterialRecord
   try {
@@ -80,7 +62,40 @@ export async function createBackedKey(parts: CreationParts, plan: KeyPlan, deadl
   }
 }
 
-function intentOf(entry: KeyEntry, material: MaterialRecord): GenerateIntent {
+/** A key without material, which is to be imported. */
+export function createEmptyKey(
+  { catalog, now }: Pick<CreationParts, 'catalog' | 'now'>,
+  plan: KeyPlan,
+): Promise<KeyEntry> {
+  return catalog.insertKey({ ...describeKey(plan, now(), 'PendingImport'), material: null })
+}
+
+function describeKey(plan: KeyPlan, createdAt: number, state: KeyState): Omit<NewKey, 'material'> {
+  const { spec, usage, purpose, origin, description, multiRegion, group } = plan
+  return {
+    key: {
+      ...plan.name,
+      spec,
+      usage,
+      origin,
+      purpose,
+      group,
+      custody: 'token',
+      state,
+      description,
+      multiRegion,
+      createdAt,
+      deletionAt: plan.deletionAt ?? null,
+      currentMaterial: 0,
+      adopted: false,
+      extra: {},
+    },
+    policy: plan.policy === '' ? null : plan.policy,
+    tags: plan.tags,
+  }
+}
+
+export function intentOf(entry: KeyEntry, material: MaterialRecord): GenerateIntent {
   const { group, spec, usage, purpose, keyId } = entry.key
   return {
     group,
@@ -102,23 +117,51 @@ async function finish(
   publicKey: Buffer,
   deadline: Deadline,
 ): Promise<KeyEntry> {
-  const { catalog, hsm } = parts
-  const { keyId, usage, spec } = entry.key
   parts.onGenerated?.(key)
-  requireSound(await hsm.attributes(key, deadline), keyId)
-  await testBackingKey(hsm, key, usage, publicKey, deadline)
-  const materialId = isPair(spec)
-    ? createHash('sha256').update(publicKey).update(keyId).digest()
-    : await hsm.mac(key, 'MATERIAL_ID', Buffer.from(keyId), deadline)
-  return catalog.finishMaterial(entry.key, material.number, {
-    materialId,
-    publicKey,
-    construction: key.construction,
-    state: 'Enabled',
-  })
+  const examined = await examine(parts, entry, key, publicKey, deadline)
+  const state = entry.key.deletionAt === null ? 'Enabled' : 'PendingDeletion'
+  return parts.catalog.finishMaterial(entry.key, material.number, { ...examined, state })
 }
 
-function isPair(spec: KeyEntry['key']['spec']): boolean {
+/** What the catalog records about a new object. */
+export interface Examined {
+  readonly materialId: Buffer
+  readonly publicKey: Buffer
+  readonly construction: HsmKey['construction']
+}
+
+/** Reads a new object back, uses it once and computes its id. @throws GatewayError `HsmFailure` when it is not what it should be. */
+export async function examine(
+  { hsm }: Pick<CreationParts, 'hsm'>,
+  entry: KeyEntry,
+  key: HsmKey,
+  publicKey: Buffer,
+  deadline: Deadline,
+): Promise<Examined> {
+  const { keyId, usage } = entry.key
+  requireSound(await hsm.attributes(key, deadline), keyId)
+  await testBackingKey(hsm, key, usage, publicKey, deadline)
+  return {
+    materialId: await materialIdOf(hsm, key, keyId, publicKey, deadline),
+    publicKey,
+    construction: key.construction,
+  }
+}
+
+/** Deterministic per key id and material: a function of the public key, or computed by the module under the secret. */
+export async function materialIdOf(
+  hsm: Hsm,
+  key: HsmKey,
+  keyId: string,
+  publicKey: Uint8Array,
+  deadline: Deadline,
+): Promise<Buffer> {
+  return isPair(key.spec)
+    ? createHash('sha256').update(publicKey).update(keyId).digest()
+    : hsm.mac(key, 'MATERIAL_ID', Buffer.from(keyId), deadline)
+}
+
+export function isPair(spec: KeyEntry['key']['spec']): boolean {
   const { family } = specs[spec]
   return family !== 'aes' && family !== 'hmac'
 }
@@ -164,28 +207,6 @@ export interface Settlement {
   readonly reason?: string
 }
 
-/** Settles what a crash left behind. Runs at start, before the doors open, under the settlement lease. */
-export async function settleBackingKeys(
-  parts: CreationParts,
-  deadline: () => Deadline,
-): Promise<readonly Settlement[]> {
-  const settled: Settlement[] = []
-  for (const material of await parts.catalog.unsettledMaterials()) {
-    // Unfinished destruction is taken up by the next round of deletions, on trusted time.
-    if (material.state !== 'Creating') continue
-    const { keyId } = material
-    try {
-      settled.push({
-        keyId,
-        ...(await settleBackingKey(parts, await parts.catalog.findKey(material), material, deadline())),
-      })
-    } catch (cause) {
-      settled.push({ keyId, outcome: 'left', reason: cause instanceof Error ? cause.message : String(cause) })
-    }
-  }
-  return settled
-}
-
 /** One unfinished material; also for the catalog's own HMAC key, before the catalog can verify rows. */
 export async function settleBackingKey(
   parts: CreationParts,
@@ -205,8 +226,12 @@ export async function settleBackingKey(
   if (isPair(entry.key.spec) && publicKey.length === 0) {
     return { outcome: 'left', reason: 'the pair exists but its public key cannot be read' }
   }
-  const construction =
-    entry.key.spec !== 'SYMMETRIC_DEFAULT' ? 'none' : object.usages.includes('derive') ? 'derived' : 'direct'
-  await finish(parts, entry, material, { ...named, construction }, publicKey, deadline)
+  await finish(parts, entry, material, { ...named, construction: constructionOf(entry, object) }, publicKey, deadline)
   return { outcome: 'completed' }
+}
+
+/** As the object's own usages tell it. */
+export function constructionOf(entry: KeyEntry, object: ObjectSummary): HsmKey['construction'] {
+  if (entry.key.spec !== 'SYMMETRIC_DEFAULT') return 'none'
+  return object.usages.includes('derive') ? 'derived' : 'direct'
 }

@@ -4,6 +4,7 @@
  */
 import type { KeyEntry, KeyState } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
+import { stateAt } from './key-life.ts'
 
 /** How AWS words a state that forbids the call: `<key ARN> is <condition>.` */
 const conditions: Readonly<Record<Exclude<KeyState, 'Enabled' | 'Disabled'>, string>> = {
@@ -32,7 +33,8 @@ const unusable: readonly KeyState[] = [
   'Creating',
 ]
 
-/** Every cryptographic call, GetPublicKey included. */
-export function requireUsable(keyArn: string, entry: KeyEntry): void {
-  if (entry.key.state !== 'Enabled') refuseStates(keyArn, entry.key.state, unusable)
+/** Every cryptographic call, GetPublicKey included. `now` is asked only for keys whose material may expire. */
+export function requireUsable(keyArn: string, entry: KeyEntry, now: () => number): void {
+  const state = stateAt(entry, now)
+  if (state !== 'Enabled') refuseStates(keyArn, state, unusable)
 }

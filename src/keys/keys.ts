@@ -3,7 +3,7 @@
  * algorithm, limits), turns API algorithms into HSM intents and composes ciphertext blobs. Authorization is not its business.
  */
 import type { Deadline } from '../call.ts'
-import type { AliasRecord, GrantRecord, KeyEntry, KeyName } from '../catalog/catalog.ts'
+import type { AliasRecord, GrantRecord, KeyEntry, KeyName, KeyState, KeyUsageRecord } from '../catalog/catalog.ts'
 import type { KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
 
 /** Who asks and where: picks account and Region for bare ids. */
@@ -90,7 +90,88 @@ export interface ParsedBlob {
 /** What a new grant is to be; its id and date are the gateway's. `name` is empty when it has none. */
 export type GrantRequest = Omit<GrantRecord, keyof KeyName | 'keyArn' | 'grantId' | 'createdAt'>
 
-export interface KeyService {
+/** The schedule of automatic rotation. */
+export interface RotationSchedule {
+  readonly periodDays: number
+  /** Epoch milliseconds. */
+  readonly nextAt: number
+}
+
+/** One material of a symmetric key, as ListKeyRotations tells. */
+export interface MaterialDescription {
+  readonly number: number
+  /** 64 hex. */
+  readonly materialId: string
+  readonly state: 'CURRENT' | 'NON_CURRENT' | 'PENDING_ROTATION'
+  /** The rotation that made it current, at epoch milliseconds; absent for the first material and for one that waits. */
+  readonly rotation?: { readonly type: 'AUTOMATIC' | 'ON_DEMAND'; readonly at: number }
+  /** Of imported material only. */
+  readonly isImported?: boolean
+  readonly description?: string
+  /** Epoch milliseconds; null: it does not expire. Absent where nothing is imported. */
+  readonly expiresAt?: number | null
+}
+
+export interface KeyRotation {
+  /** @throws `Unsupported` for a key that waits for its material. */
+  rotationStatus(entry: KeyEntry): {
+    readonly schedule?: RotationSchedule
+    /** When the on-demand rotation under way began. */
+    readonly startedAt?: number
+  }
+  /** Starts the period anew when it is on already. @throws `KeyDisabled`, `KeyStateInvalid`, `Unsupported`. */
+  enableRotation(entry: KeyEntry, periodDays: number): Promise<void>
+  disableRotation(entry: KeyEntry): Promise<void>
+  /** @throws `Conflict`, `LimitExceeded`, `KeyDisabled`, `KeyStateInvalid`, `Unsupported`. */
+  rotateOnDemand(entry: KeyEntry, deadline: Deadline): Promise<void>
+  /** Oldest first. @throws `Unsupported` for keys that don't rotate. */
+  listMaterials(entry: KeyEntry): readonly MaterialDescription[]
+  /** A key became enabled: what was overdue meanwhile happens now. */
+  resumeRotation(name: KeyName): Promise<void>
+}
+
+export interface ImportRequest {
+  readonly token: Uint8Array
+  readonly encrypted: Uint8Array
+  /** Epoch milliseconds; null: it does not expire. */
+  readonly expiresAt: number | null
+  readonly importType?: 'NEW_KEY_MATERIAL' | 'EXISTING_KEY_MATERIAL'
+  readonly description?: string
+  /** 64 hex. */
+  readonly materialId?: string
+}
+
+export interface KeyImport {
+  /** @throws `KeyStateInvalid`, `Unsupported` when the key takes no import or the module can't do the algorithm, `ValidationFailed`. */
+  importParameters(
+    entry: KeyEntry,
+    request: { readonly algorithm: string; readonly wrappingSpec: string },
+    deadline: Deadline,
+  ): Promise<{ readonly token: Buffer; readonly publicKey: Buffer; readonly validTo: number }>
+  /** @throws `ImportTokenInvalid`, `ImportTokenExpired`, `CiphertextInvalid`, `KeyMaterialIncorrect`, `KeyStateInvalid`. */
+  importMaterial(entry: KeyEntry, request: ImportRequest, deadline: Deadline): Promise<{ readonly materialId: string }>
+  /** The current material unless told. Nothing to delete is success. */
+  deleteMaterial(
+    entry: KeyEntry,
+    materialId: string | undefined,
+    deadline: Deadline,
+  ): Promise<{ readonly materialId?: string }>
+}
+
+/** What KeyMetadata says beyond the key's own row. */
+export interface KeyCondition {
+  /** At this moment: material that has expired is gone, whether or not it was destroyed yet. */
+  readonly state: KeyState
+  /** Present while all material of an EXTERNAL key is imported; `expiresAt` is the earliest, null when none expires. */
+  readonly imported?: { readonly expiresAt: number | null }
+}
+
+export interface KeyService extends KeyRotation, KeyImport {
+  /** Wall time of keys, epoch milliseconds. */
+  now(): number
+  condition(entry: KeyEntry): KeyCondition
+  /** The last successful cryptographic call; undefined when there was none. */
+  lastUsage(entry: KeyEntry): Promise<KeyUsageRecord | undefined>
   keyArn(name: KeyName): string
   aliasArn(alias: Pick<AliasRecord, 'account' | 'region' | 'name'>): string
   /**
@@ -273,4 +354,16 @@ export interface DeletionEvents {
   readonly failed: (name: KeyName, cause: unknown) => void
   /** Once a round, what stands against destroying anything; nothing: destruction goes on. */
   readonly paused: (pauses: readonly Pause[]) => void
+}
+
+/** What a round over due keys tells. */
+export interface DueEvents {
+  /** For the journal, as a service event. May be told again when a crash comes in between. */
+  readonly happened: (
+    entry: KeyEntry,
+    event: 'RotateKey' | 'DeleteExpiredKeyMaterial',
+    details: Readonly<Record<string, unknown>>,
+  ) => Promise<void>
+  /** A key could not be looked after now; the next round tries again. */
+  readonly failed: (name: KeyName, cause: unknown) => void
 }

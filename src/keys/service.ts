@@ -21,17 +21,23 @@ import {
 import { createAliases } from './aliases.ts'
 import { currentMaterial, hsmKeyOf, isSameCurve, publicKeyOf, sealingOf } from './backing-key.ts'
 import { type Blob, decodeBlob } from './ciphertext-blob.ts'
-import { createBackedKey } from './create-key.ts'
+import { createBackedKey, createEmptyKey } from './create-key.ts'
 import { generateDataKeyPair, isPairSpec } from './data-key-pair.ts'
 import { encodeEncryptionContext } from './encryption-context.ts'
 import type { GrantTokens } from './grant-tokens.ts'
 import { createGrants } from './grants.ts'
 import { createKeyId, renderAliasArn, renderKeyArn } from './identifiers.ts'
+import { createImport } from './import.ts'
+import type { TokenSealer } from './import-token.ts'
+import { earliestExpiry, permanentMaterials, stateAt } from './key-life.ts'
 import { requireUsable } from './key-state.ts'
+import type { KeyTurns } from './key-turns.ts'
 import type { EncryptionContext, KeyService } from './keys.ts'
+import type { LastUsage } from './last-usage.ts'
 import { createLifeCycle } from './life-cycle.ts'
 import { reconcileGroup } from './reconcile.ts'
 import { resolveKey } from './resolve.ts'
+import { createRotation } from './rotation.ts'
 import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
 
 const hashBytes = { sha1: 20, sha256: 32 }
@@ -46,11 +52,18 @@ export interface KeyServiceParts {
   /** Wall time in epoch milliseconds. */
   readonly now: () => number
   readonly grantTokens: GrantTokens
+  readonly turns: KeyTurns
+  /** Seals import tokens. */
+  readonly tokenSealer: TokenSealer
+  readonly allowImportThroughMemory: boolean
+  readonly lastUsage: Pick<LastUsage, 'find'>
+  /** Something is due at once, of which the next round would tell only later. */
+  readonly wake: () => void
 }
 
 export function createKeyService(parts: KeyServiceParts): KeyService {
   const { catalog, hsm, partition, defaultGroup } = parts
-  const whileUsable = createWhileUsable(catalog, partition)
+  const whileUsable = createWhileUsable(catalog, partition, parts.now)
   const arnOf = (entry: KeyEntry): string => renderKeyArn(partition, entry.key)
 
   function requireUsage(entry: KeyEntry, usage: KeyEntry['key']['usage'], operation: string): void {
@@ -109,7 +122,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
   }
 
   function openBlob(entry: KeyEntry, blob: Blob, context: EncryptionContext, deadline: Deadline): Promise<Buffer> {
-    const material = entry.materials.find((row) => row.materialId.equals(blob.materialId))
+    const material = entry.materials.find((row) => row.state !== 'Creating' && row.materialId.equals(blob.materialId))
     if (material === undefined || (material.construction === 'derived') !== blob.derived) {
       throw new GatewayError('CiphertextInvalid')
     }
@@ -117,12 +130,35 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     return whileUsable(entry, deadline, (limit) => hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, limit))
   }
 
+  const lifeCycle = createLifeCycle(parts)
+
   const service: KeyService = {
-    ...createLifeCycle(parts),
+    ...lifeCycle,
     ...createAliases(parts),
     ...createAdoption(parts),
     reconcile: (group, deadline) => reconcileGroup(parts, group, deadline),
     ...createGrants(parts),
+    ...createMultiRegion({ ...parts, requireRoom, events: parts.related }),
+    ...createRotation(parts),
+    ...createImport(parts),
+    async setEnabled(entry, enabled) {
+      await lifeCycle.setEnabled(entry, enabled)
+      if (enabled) await service.resumeRotation(entry.key)
+    },
+
+    now: parts.now,
+
+    condition(entry) {
+      const state = stateAt(entry, parts.now)
+      const materials = permanentMaterials(entry)
+      const isWhole = materials.length > 0 && materials.every((material) => material.state !== 'Missing')
+      if (entry.key.origin !== 'EXTERNAL' || !isWhole || state === 'PendingImport') return { state }
+      const expiry = earliestExpiry(entry)
+      return { state, imported: { expiresAt: expiry === Number.POSITIVE_INFINITY ? null : expiry } }
+    },
+
+    lastUsage: (entry) => parts.lastUsage.find(entry.key),
+
     keyArn: (name) => renderKeyArn(partition, name),
     aliasArn: (alias) => renderAliasArn(partition, alias),
     algorithmsOf,
@@ -139,7 +175,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
         throw new GatewayError('LimitExceeded', { text })
       }
       const name = { account: locale.account, region: locale.region, keyId: createKeyId(request.multiRegion) }
-      return createBackedKey(parts, { ...request, group, name }, deadline)
+      const plan = { ...request, group, name }
+      return request.origin === 'EXTERNAL' ? createEmptyKey(parts, plan) : createBackedKey(parts, plan, deadline)
     },
 
     async list(locale, after, limit) {
@@ -148,7 +185,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async encrypt(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       const algorithm = requireAlgorithm(entry, 'encrypt', request.algorithm)
       if (algorithm.hash !== null) {
@@ -174,7 +211,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async decrypt(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       // A blob of another key is IncorrectKey whatever kind of key was named, so the blob is read before the usage is judged.
       const blob = request.algorithm === 'SYMMETRIC_DEFAULT' ? decodeBlob(request.ciphertext) : undefined
       if (blob !== undefined && blob.keyId !== entry.key.keyId) throw new GatewayError('IncorrectKey')
@@ -200,7 +237,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async generateDataKey(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
       if (request.dryRun) throw new GatewayError('DryRun')
@@ -213,7 +250,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async generateDataKeyPair(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
       if (!isPairSpec(request.pairSpec)) throw new GatewayError('Unsupported', {})
@@ -230,7 +267,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async deriveSharedSecret(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'KEY_AGREEMENT', 'DeriveSharedSecret')
       requireAlgorithm(entry, 'agree', request.algorithm)
       const material = currentMaterial(entry)
@@ -260,7 +297,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async mac(entry, request, deadline) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'GENERATE_VERIFY_MAC', request.operation)
       const algorithm = requireAlgorithm(entry, 'mac', request.algorithm)
       if (request.dryRun) throw new GatewayError('DryRun')
@@ -278,7 +315,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     publicKey(entry) {
-      requireUsable(arnOf(entry), entry)
+      requireUsable(arnOf(entry), entry, parts.now)
       const { publicKey } = currentMaterial(entry)
       if (publicKey.length === 0) throw new GatewayError('Unsupported', {})
       return publicKey
@@ -291,7 +328,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     request: { readonly algorithm: string; readonly message: Uint8Array; readonly messageType: string },
     operation: string,
   ): SigningAlgorithm {
-    requireUsable(arnOf(entry), entry)
+    requireUsable(arnOf(entry), entry, parts.now)
     requireUsage(entry, 'SIGN_VERIFY', operation)
     const algorithm = requireAlgorithm(entry, 'sign', request.algorithm)
     if (!(algorithm.messageTypes as readonly string[]).includes(request.messageType)) {

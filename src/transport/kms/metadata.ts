@@ -29,18 +29,20 @@ export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadat
   const { key } = entry
   const arn = keys.keyArn(key)
   const materialId = currentMaterialId(entry)
+  const { state, imported } = keys.condition(entry)
   return {
     AWSAccountId: key.account,
     KeyId: key.keyId,
     Arn: arn,
     CreationDate: epochSeconds(key.createdAt),
-    Enabled: key.state === 'Enabled',
+    Enabled: state === 'Enabled',
     Description: key.description,
     KeyUsage: key.usage,
-    KeyState: key.state,
+    KeyState: state,
     ...(key.state === 'PendingDeletion' && key.deletionAt !== null
       ? { DeletionDate: epochSeconds(key.deletionAt) }
       : {}),
+    ...(imported === undefined ? {} : renderExpiry(imported.expiresAt)),
     Origin: key.origin,
     KeyManager: 'CUSTOMER',
     CustomerMasterKeySpec: key.spec,
@@ -58,6 +60,12 @@ export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadat
       : {}),
     ...(materialId === undefined ? {} : { CurrentKeyMaterialId: materialId }),
   }
+}
+
+/** ExpirationModel and ValidTo, of material that is there. */
+export function renderExpiry(expiresAt: number | null): Readonly<Record<string, unknown>> {
+  if (expiresAt === null) return { ExpirationModel: 'KEY_MATERIAL_DOES_NOT_EXPIRE' }
+  return { ExpirationModel: 'KEY_MATERIAL_EXPIRES', ValidTo: epochSeconds(expiresAt) }
 }
 
 /** Symmetric keys of this gateway's own or imported material alone have one. */
@@ -86,7 +94,7 @@ export function recordOutput(output: Readonly<Record<string, unknown>>): Readonl
   for (const [name, value] of Object.entries(output)) {
     if (value === undefined) continue
     const member = name.charAt(0).toLowerCase() + name.slice(1)
-    if (name.endsWith('Date') && typeof value === 'number') recorded[member] = recordDate(value)
+    if ((name.endsWith('Date') || name === 'ValidTo') && typeof value === 'number') recorded[member] = recordDate(value)
     else if (Array.isArray(value)) recorded[member] = value.map((item) => (isRecord(item) ? recordOutput(item) : item))
     else recorded[member] = isRecord(value) ? recordOutput(value) : value
   }

@@ -90,7 +90,6 @@ function checkOrigin({ Origin: origin, CustomKeyStoreId: store, XksKeyId: xksKey
   if (origin === 'AWS_CLOUDHSM' || origin === 'EXTERNAL_KEY_STORE') {
     throw invalid(`CustomKeyStoreId is required for KMS keys with Origin ${origin}.`)
   }
-  if (origin === 'EXTERNAL') throw new GatewayError('Unsupported', {})
 }
 
 export function createKey(parts: KmsParts): Operation<CreateKeyInput, Resources, KmsOutput> {
@@ -136,7 +135,8 @@ export function createKey(parts: KmsParts): Operation<CreateKeyInput, Resources,
           description: request.Description,
           policy,
           multiRegion: request.MultiRegion,
-          origin: 'AWS_KMS',
+          // custom key stores are refused above
+          origin: request.Origin === 'EXTERNAL' ? 'EXTERNAL' : 'AWS_KMS',
         },
         scope,
         scope.deadline,

@@ -7,7 +7,7 @@ import type { Decision, Demand } from '../../../call.ts'
 import type { KeyEntry } from '../../../catalog/catalog.ts'
 import { GatewayError } from '../../../error.ts'
 import type { KeyService, ResolvedKey } from '../../../keys/keys.ts'
-import type { Operation, Prepared, Scope } from '../../../pipeline.ts'
+import type { Operation, Prepared, Scope, UsedKey } from '../../../pipeline.ts'
 import { demandOnKey, type OperationConditions } from '../conditions.ts'
 import { KmsError } from '../kms-error.ts'
 import { readInput, recordInput } from '../request-body.ts'
@@ -69,6 +69,28 @@ export interface PresentKey extends ResolvedKey {
   readonly entry: KeyEntry
 }
 
+/** Uses that GetKeyLastUsage tells of (AWS KMS API Reference, "KeyLastUsageData"). */
+const cryptographicOperations: ReadonlySet<string> = new Set([
+  'Decapsulate',
+  'Decrypt',
+  'DeriveSharedSecret',
+  'Encapsulate',
+  'Encrypt',
+  'GenerateDataKey',
+  'GenerateDataKeyPair',
+  'GenerateDataKeyPairWithoutPlaintext',
+  'GenerateDataKeyWithoutPlaintext',
+  'GenerateMac',
+  'Sign',
+  'Verify',
+  'VerifyMac',
+])
+
+/** The keys that a cryptographic call used, for the date of their last use. */
+export function usedKeys(...keys: readonly ResolvedKey[]): readonly UsedKey[] {
+  return keys.flatMap(({ entry }) => (entry === undefined ? [] : [entry.key]))
+}
+
 export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I, ResolvedKey, KmsOutput> {
   const { name, readOnly, timeoutMs = useTimeoutMs, input: schema } = definition
   return {
@@ -89,6 +111,7 @@ export function defineKeyOperation<I>(definition: KeyOperation<I>): Operation<I,
         ...(denial === undefined ? {} : { denial }),
       }
     },
+    ...(cryptographicOperations.has(name) ? { uses: (key: ResolvedKey) => usedKeys(key) } : {}),
     perform(input, key, scope) {
       return definition.perform(input, requirePresent(key), scope)
     },

@@ -118,3 +118,6 @@ export const dataKeyPairSpec = enumeration([
   'ML_KEM_768',
   'ML_KEM_1024',
 ])
+
+/** 64 hex. */
+export const keyMaterialId = string({ min: 64, max: 64, pattern: /^[a-f0-9]+$/ })

@@ -14,6 +14,7 @@ import {
   type KmsParts,
   recordKey,
   requirePresent,
+  usedKeys,
   useTimeoutMs,
 } from './key-operation.ts'
 import { ciphertextBlob, dryRun, encryptionAlgorithm, encryptionContext, grantTokens, keyId } from './members.ts'
@@ -81,6 +82,7 @@ export function reEncrypt({ keys }: KmsParts): Operation<ReEncryptInput, Keys, K
             }),
       }
     },
+    uses: ({ source, destination }) => usedKeys(source, destination),
     async perform(request, resources, scope) {
       const source = requirePresent(resources.source)
       const destination = requirePresent(resources.destination)
