@@ -138,7 +138,6 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     ...createAdoption(parts),
     reconcile: (group, deadline) => reconcileGroup(parts, group, deadline),
     ...createGrants(parts),
-    ...createMultiRegion({ ...parts, requireRoom, events: parts.related }),
     ...createRotation(parts),
     ...createImport(parts),
     async setEnabled(entry, enabled) {
