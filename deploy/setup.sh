@@ -141,6 +141,24 @@ build_pkcs11js() {
     give_up 'pkcs11js could not be built (the words of its build are above)' "npm_config_nodedir=$headers $command"
 }
 
+# Checks the metrics and the alert rules. Its package would start a server, so it is not installed: one program is taken out of it.
+unpack_promtool() {
+  local folder=node_modules/.cache/promtool package
+  local -a as_root=()
+  if type -P promtool >/dev/null || [[ -x $folder/promtool ]]; then return 0; fi
+  type -P apt-get >/dev/null || give_up 'missing: promtool; this machine has no apt-get' 'put promtool of Prometheus on the PATH, then run the same command again'
+  say 'fetching promtool, which checks metrics and alert rules, out of the Debian package prometheus; nothing is installed'
+  ((EUID == 0)) || as_root=(sudo)
+  rm -rf "$folder.new" && mkdir -p "$folder.new"
+  (
+    cd "$folder.new"
+    apt-get -qq download prometheus 2>/dev/null || { "${as_root[@]}" apt-get -qq update && apt-get -qq download prometheus; }
+    for package in prometheus_*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x --strip-components=3 ./usr/bin/promtool; done
+    rm -f prometheus_*.deb
+  ) || give_up 'missing: promtool; apt-get could not fetch the package prometheus (its own words are above)' 'apt-get update && apt-get download prometheus'
+  rm -rf "$folder" && mv "$folder.new" "$folder"
+}
+
 # make decides what is out of date.
 build_native() {
   local command="make --silent --directory=native $1"
@@ -164,7 +182,12 @@ set_up() {
   install_node
   build_pkcs11js
   # The tests also need the module that makes other modules fail.
-  if [[ $purpose == test ]]; then build_native all; else build_native addon; fi
+  if [[ $purpose == test ]]; then
+    unpack_promtool
+    build_native all
+  else
+    build_native addon
+  fi
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
