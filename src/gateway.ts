@@ -41,6 +41,7 @@ import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
+import { createRelatedEvents } from './related-events.ts'
 import { createSimulation } from './simulation.ts'
 import { demandOnKey } from './transport/kms/conditions.ts'
 import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
@@ -208,11 +209,14 @@ export async function openGateway(
     lastUsage,
     wake: () => void rounds.run(),
     ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
+    related: createRelatedEvents(journal, (name) => keys.keyArn(name)),
   })
   const deletions = stack.use(
     startDeletions({
-      destroy: (events) =>
-        destroyDueKeys({ catalog, hsm, gate, deadline: () => deadlineIn(systemDeadlineMs), ...events }),
+      async destroy(events) {
+        await keys.settleRelatedKeys().catch((cause) => observer.unexpected('multi-Region keys', cause))
+        return destroyDueKeys({ catalog, hsm, gate, deadline: () => deadlineIn(systemDeadlineMs), ...events })
+      },
       keys,
       observer,
       journal,
@@ -276,6 +280,7 @@ export async function openGateway(
     const door = stack.use(
       createKmsDoor({
         keys,
+        regions: new Set(config.regions),
         ...(limited ? { quotas: createRequestQuotas(config.quotas) } : {}),
         authorizer,
         principalExists: (name) => principalExists(catalog, config, name),

@@ -72,6 +72,7 @@ const kmsServiceEvents: ReadonlySet<string> = new Set([
   'DeleteKey',
   'RotateKey',
   'SynchronizeMultiRegionKey',
+  'UpdatePrimaryRegion',
 ])
 
 /** A service event: something that no caller asked for. `at` in epoch milliseconds. */

@@ -3,10 +3,11 @@
  * is settled at the next start or the next round. Runs under a lease, so that one gateway of many does it.
  */
 import type { Deadline } from '../call.ts'
-import type { Catalog, KeyName } from '../catalog/catalog.ts'
+import type { Catalog, KeyEntry, KeyName, MaterialRecord } from '../catalog/catalog.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { hsmKeyOf } from './backing-key.ts'
 import type { DeletionEvents, DestructionGate } from './keys.ts'
+import { planRemoval } from './related-deletion.ts'
 
 const leaseMs = 60_000
 
@@ -41,6 +42,8 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
   // Cancelled between the list and now.
   if (entry === undefined || entry.key.state !== 'PendingDeletion' || (entry.key.deletionAt ?? now + 1) > now)
     return false
+  // The sealed rows tell of related keys even if somebody took one of them out of the catalog; this then fails.
+  const related = await catalog.findRelatedKeys(name)
   for (const material of entry.materials) {
     if (material.state === 'Destroyed') continue
     // Cancelled at the last moment: the write itself decides who was first.
@@ -53,15 +56,26 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
         throw cause
       })
     if (begun === undefined) return false
-    // An adopted object was in the token before us and may have other users: only our registration goes.
-    if (!entry.key.adopted && entry.key.custody === 'token')
+    // An adopted object was in the token before us and may have other users: only our registration goes. So it is with an object that
+    // another key still names, as multi-Region keys do.
+    const isOurs = !entry.key.adopted && entry.key.custody === 'token'
+    if (isOurs && !isNamed(related, material) && !(await catalog.isObjectShared(material)))
       await hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
     await catalog.updateMaterial(name, material.number, { state: 'Destroyed' })
   }
   // Recorded while the row can still tell of it: a crash in between records it twice, never not at all.
   await parts.deleted(entry)
-  await catalog.removeKey(name)
+  if (entry.key.related === undefined) await catalog.removeKey(name)
+  else await catalog.changeRelatedKeys(name, (entries) => planRemoval(entries, entry, now))
   return true
+}
+
+/** Whether a material of another of these keys is the same object. */
+function isNamed(entries: readonly KeyEntry[], { region, objectId }: MaterialRecord): boolean {
+  return entries.some(
+    ({ key, materials }) =>
+      key.region !== region && materials.some((row) => row.state !== 'Destroyed' && row.objectId.equals(objectId)),
+  )
 }
 
 class Cancelled extends Error {}

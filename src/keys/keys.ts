@@ -166,7 +166,43 @@ export interface KeyCondition {
   readonly imported?: { readonly expiresAt: number | null }
 }
 
-export interface KeyService extends KeyRotation, KeyImport {
+/** What a replica has of its own; all the rest is the primary's. */
+export interface ReplicaRequest {
+  readonly region: string
+  readonly description: string
+  readonly policy: string
+  readonly tags: Readonly<Record<string, string>>
+}
+
+/** Multi-Region keys (multi-region.ts). */
+export interface MultiRegionKeys {
+  /**
+   * The keys that share a key's id and materials, itself included, in ascending order of Regions; of a single-Region key itself alone. What
+   * changes the primary's materials or their history needs to do nothing for the others: they follow in the same write.
+   */
+  relatedKeys(entry: KeyEntry): Promise<readonly KeyEntry[]>
+  /**
+   * Answers the replica in state `Creating`; it is `Enabled` (imported material: `PendingImport`) soon after.
+   * @throws `Unsupported` unless the key is a primary one, `AlreadyExists`, `LimitExceeded`, `KeyDisabled`, `KeyStateInvalid`.
+   */
+  replicate(entry: KeyEntry, request: ReplicaRequest): Promise<KeyEntry>
+  /**
+   * Both keys are `Updating` when it resolves, and have changed roles soon after.
+   * @throws `Unsupported` unless the key is a primary one, `KeyNotFound` when there is no replica in `region`, `KeyDisabled`, `KeyStateInvalid`.
+   */
+  updatePrimaryRegion(entry: KeyEntry, region: string): Promise<void>
+  /** Finishes replications and changes of roles that a crash or a failure cut off. */
+  settleRelatedKeys(): Promise<void>
+}
+
+/** Told before the key can be used in its new role; a rejection leaves it to the next round, which tells again. */
+export interface RelatedEvents {
+  readonly replicaCreated: (replica: KeyEntry) => Promise<void>
+  /** `primary` is the key that becomes the primary one. */
+  readonly primaryChanged: (primary: KeyEntry) => Promise<void>
+}
+
+export interface KeyService extends KeyRotation, KeyImport, MultiRegionKeys {
   /** Wall time of keys, epoch milliseconds. */
   now(): number
   condition(entry: KeyEntry): KeyCondition

@@ -7,6 +7,7 @@ import { GatewayError } from '../error.ts'
 import { renderKeyArn } from './identifiers.ts'
 import { refuseStates } from './key-state.ts'
 import type { KeyService } from './keys.ts'
+import { planDeletion } from './related-deletion.ts'
 
 export type LifeCycle = Pick<
   KeyService,
@@ -34,6 +35,20 @@ export function createLifeCycle(parts: {
       throw new GatewayError('KeyStateInvalid', { keyArn, condition: 'pending deletion' })
   }
 
+  /** Whether the key has replicas, and whether it is becoming the primary one, is known to the write alone. */
+  const scheduleRelated = async (entry: KeyEntry, windowDays: number): Promise<KeyEntry> => {
+    const own = (entries: readonly KeyEntry[]) => entries.find(({ key }) => key.region === entry.key.region) as KeyEntry
+    const changed = await catalog.changeRelatedKeys(entry.key, (entries) => {
+      const found = own(entries)
+      refuse(found, [...pendingDeletion, 'Updating'])
+      if (found.key.related?.nextPrimary === entry.key.region) {
+        throw new GatewayError('KeyStateInvalid', { keyArn: renderKeyArn(partition, entry.key), condition: 'updating' })
+      }
+      return planDeletion(entries, found, windowDays, now())
+    })
+    return own(changed)
+  }
+
   return {
     async setEnabled(entry, enabled) {
       refuse(entry, [...pendingDeletion, 'PendingImport', 'Creating', 'Updating'])
@@ -49,6 +64,7 @@ export function createLifeCycle(parts: {
 
     async scheduleDeletion(entry, windowDays) {
       refuse(entry, [...pendingDeletion, 'Updating'])
+      if (entry.key.related !== undefined) return scheduleRelated(entry, windowDays)
       const changes = { state: 'PendingDeletion', deletionAt: now() + windowDays * dayMs } as const
       return catalog.updateKey(entry.key, changes, (found) => refuse(found, pendingDeletion))
     },

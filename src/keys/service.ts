@@ -32,9 +32,10 @@ import type { TokenSealer } from './import-token.ts'
 import { earliestExpiry, permanentMaterials, stateAt } from './key-life.ts'
 import { requireUsable } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
-import type { EncryptionContext, KeyService } from './keys.ts'
+import type { EncryptionContext, KeyService, RelatedEvents } from './keys.ts'
 import type { LastUsage } from './last-usage.ts'
 import { createLifeCycle } from './life-cycle.ts'
+import { createMultiRegion } from './multi-region.ts'
 import { reconcileGroup } from './reconcile.ts'
 import { resolveKey } from './resolve.ts'
 import { createRotation } from './rotation.ts'
@@ -59,6 +60,7 @@ export interface KeyServiceParts {
   readonly lastUsage: Pick<LastUsage, 'find'>
   /** Something is due at once, of which the next round would tell only later. */
   readonly wake: () => void
+  readonly related?: RelatedEvents
 }
 
 export function createKeyService(parts: KeyServiceParts): KeyService {
@@ -130,6 +132,12 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     return whileUsable(entry, deadline, (limit) => hsm.decrypt(hsmKeyOf(entry, material), 'SEAL', input, limit))
   }
 
+  async function requireRoom(account: string, region: string): Promise<void> {
+    if ((await catalog.countKeys(account, region)) < (parts.keysPerRegion ?? Number.POSITIVE_INFINITY)) return
+    const text = `The account ${account} has the most keys that it may have in ${region}.`
+    throw new GatewayError('LimitExceeded', { text })
+  }
+
   const lifeCycle = createLifeCycle(parts)
 
   const service: KeyService = {
@@ -138,6 +146,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     ...createAdoption(parts),
     reconcile: (group, deadline) => reconcileGroup(parts, group, deadline),
     ...createGrants(parts),
+    ...createMultiRegion({ ...parts, requireRoom, events: parts.related }),
     ...createRotation(parts),
     ...createImport(parts),
     async setEnabled(entry, enabled) {
@@ -167,12 +176,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const group = request.group ?? defaultGroup
       const { spec, usage } = request
       if (!hsm.capabilities(group).specs[spec]?.includes(usage)) throw new GatewayError('Unsupported', {})
-      if (
-        (await catalog.countKeys(locale.account, locale.region)) >= (parts.keysPerRegion ?? Number.POSITIVE_INFINITY)
-      ) {
-        const text = `The account ${locale.account} has the most keys that it may have in ${locale.region}.`
-        throw new GatewayError('LimitExceeded', { text })
-      }
+      await requireRoom(locale.account, locale.region)
       const name = { account: locale.account, region: locale.region, keyId: createKeyId(request.multiRegion) }
       const plan = { ...request, group, name }
       return request.origin === 'EXTERNAL' ? createEmptyKey(parts, plan) : createBackedKey(parts, plan, deadline)

@@ -44,8 +44,15 @@ const byEntry = new WeakMap<KeyEntry, readonly (readonly [string, string])[]>()
 function keyProperties(entry: KeyEntry): readonly (readonly [string, string])[] {
   const known = byEntry.get(entry)
   if (known !== undefined) return known
-  const { spec, usage, origin, multiRegion } = entry.key
-  const properties: (readonly [string, string])[] = specContext({ spec, usage, origin, multiRegion })
+  const { spec, usage, origin, multiRegion, related, region } = entry.key
+  const multiRegionKeyType = related === undefined || related.primary === region ? 'PRIMARY' : 'REPLICA'
+  const properties: (readonly [string, string])[] = specContext({
+    spec,
+    usage,
+    origin,
+    multiRegion,
+    multiRegionKeyType,
+  })
   for (const [key, value] of Object.entries(entry.tags)) {
     properties.push([`aws:resourcetag/${key.toLowerCase()}`, value])
   }
@@ -59,6 +66,7 @@ export function specContext(key: {
   readonly usage: string
   readonly origin: string
   readonly multiRegion: boolean
+  readonly multiRegionKeyType?: 'PRIMARY' | 'REPLICA'
 }): (readonly [string, string])[] {
   return [
     ['kms:keyspec', key.spec],
@@ -67,7 +75,7 @@ export function specContext(key: {
     ['kms:customermasterkeyusage', key.usage],
     ['kms:keyorigin', key.origin],
     ['kms:multiregion', String(key.multiRegion)],
-    ...(key.multiRegion ? [['kms:multiregionkeytype', 'PRIMARY'] as const] : []),
+    ...(key.multiRegion ? [['kms:multiregionkeytype', key.multiRegionKeyType ?? 'PRIMARY'] as const] : []),
   ]
 }
 

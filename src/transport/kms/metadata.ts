@@ -1,5 +1,5 @@
 /** KeyMetadata as CreateKey and DescribeKey return it (AWS KMS API Reference, "KeyMetadata"), and as an audit record shows it. */
-import type { KeyEntry } from '../../catalog/catalog.ts'
+import type { KeyEntry, KeyName, RelatedRegions } from '../../catalog/catalog.ts'
 import type { KeyUsage } from '../../hsm/port.ts'
 import type { KeyService } from '../../keys/keys.ts'
 
@@ -43,21 +43,14 @@ export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadat
       ? { DeletionDate: epochSeconds(key.deletionAt) }
       : {}),
     ...(imported === undefined ? {} : renderExpiry(imported.expiresAt)),
+    ...(key.state === 'PendingReplicaDeletion' ? { PendingDeletionWindowInDays: key.related?.pendingWindowDays } : {}),
     Origin: key.origin,
     KeyManager: 'CUSTOMER',
     CustomerMasterKeySpec: key.spec,
     KeySpec: key.spec,
     ...algorithmList(entry, keys),
     MultiRegion: key.multiRegion,
-    ...(key.multiRegion
-      ? {
-          MultiRegionConfiguration: {
-            MultiRegionKeyType: 'PRIMARY',
-            PrimaryKey: { Arn: arn, Region: key.region },
-            ReplicaKeys: [],
-          },
-        }
-      : {}),
+    ...(key.related === undefined ? {} : { MultiRegionConfiguration: describeRelated(key, key.related, keys) }),
     ...(materialId === undefined ? {} : { CurrentKeyMaterialId: materialId }),
   }
 }
@@ -68,9 +61,24 @@ export function renderExpiry(expiresAt: number | null): Readonly<Record<string, 
   return { ExpirationModel: 'KEY_MATERIAL_EXPIRES', ValidTo: epochSeconds(expiresAt) }
 }
 
+function describeRelated(
+  { account, keyId, region }: KeyName,
+  { primary, regions }: RelatedRegions,
+  keys: KeyService,
+): Readonly<Record<string, unknown>> {
+  const describe = (other: string) => ({ Arn: keys.keyArn({ account, region: other, keyId }), Region: other })
+  return {
+    MultiRegionKeyType: region === primary ? 'PRIMARY' : 'REPLICA',
+    PrimaryKey: describe(primary),
+    ReplicaKeys: regions.filter((other) => other !== primary).map(describe),
+  }
+}
+
 /** Symmetric keys of this gateway's own or imported material alone have one. */
 function currentMaterialId(entry: KeyEntry): string | undefined {
-  const { spec, origin, currentMaterial } = entry.key
+  const { spec, origin, currentMaterial, state } = entry.key
+  // A replica has none before it can be used.
+  if (state === 'Creating') return undefined
   if (spec !== 'SYMMETRIC_DEFAULT' || (origin !== 'AWS_KMS' && origin !== 'EXTERNAL')) return undefined
   const material = entry.materials.find((row) => row.number === currentMaterial)
   return material === undefined || material.materialId.length === 0 ? undefined : material.materialId.toString('hex')

@@ -21,6 +21,8 @@ export interface KmsParts {
   readonly authorizer: Pick<Authorizer, 'decide'>
   /** Whether a user, role, session or account that a key policy names exists; without it every name is taken. */
   readonly principalExists?: (name: string) => boolean | Promise<boolean>
+  /** Regions that the gateway serves; without it every name is taken. */
+  readonly regions?: ReadonlySet<string>
   /** Request rates; without it they are not limited. */
   readonly quotas?: RequestQuotas
 }

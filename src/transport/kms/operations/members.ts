@@ -20,6 +20,7 @@ export const tag = structure({
   TagKey: string({ min: 1, max: 128 }).required(),
   TagValue: string({ max: 256 }).required(),
 })
+export const regionName = string({ min: 1, max: 32, pattern: /^([a-z]+-){2,3}\d+$/ })
 export const customKeyStoreId = string({ min: 1, max: 64 })
 
 export const recipient = structure({

@@ -41,6 +41,7 @@ import { listRetirableGrants } from './list-retirable-grants.ts'
 import { putKeyPolicy } from './put-key-policy.ts'
 import { withRequestQuota } from './quota-class.ts'
 import { reEncrypt } from './re-encrypt.ts'
+import { replicateKey } from './replicate-key.ts'
 import { retireGrant } from './retire-grant.ts'
 import { revokeGrant } from './revoke-grant.ts'
 import { rotateKeyOnDemand } from './rotate-key-on-demand.ts'
@@ -50,6 +51,7 @@ import { tagResource } from './tag-resource.ts'
 import { untagResource } from './untag-resource.ts'
 import { updateAlias } from './update-alias.ts'
 import { updateKeyDescription } from './update-key-description.ts'
+import { updatePrimaryRegion } from './update-primary-region.ts'
 import { verify } from './verify.ts'
 import { verifyMac } from './verify-mac.ts'
 
@@ -89,6 +91,7 @@ const registry = {
   ListRetirableGrants: listRetirableGrants,
   PutKeyPolicy: putKeyPolicy,
   ReEncrypt: reEncrypt,
+  ReplicateKey: replicateKey,
   RetireGrant: retireGrant,
   RevokeGrant: revokeGrant,
   RotateKeyOnDemand: rotateKeyOnDemand,
@@ -98,6 +101,7 @@ const registry = {
   UntagResource: untagResource,
   UpdateAlias: updateAlias,
   UpdateKeyDescription: updateKeyDescription,
+  UpdatePrimaryRegion: updatePrimaryRegion,
   Verify: verify,
   VerifyMac: verifyMac,
   ConnectCustomKeyStore: connectCustomKeyStore,
