@@ -2,7 +2,7 @@
 import path from 'node:path'
 import { createAsk, encodeRequest, writeRequests } from './client.ts'
 import { createKey } from './operations.ts'
-import { type runProgram as Run, runProgram } from './processes.ts'
+import { runProgram } from './processes.ts'
 import type { Bench } from './speed.ts'
 import { formatTable, median, type Row } from './tables.ts'
 
@@ -21,8 +21,8 @@ export async function measureGrowth({ directory, identity, gateway }: Bench): Pr
     const before = keyIds.length
     const create = async () => {
       while (keyIds.length < size) {
-        keyIds.push('') // a place, so that others don't make it too
-        keyIds[keyIds.indexOf('')] = await createKey(ask, 'SYMMETRIC_DEFAULT', 'ENCRYPT_DECRYPT')
+        const at = keyIds.push('') - 1 // a place, so that others don't make it too
+        keyIds[at] = await createKey(ask, 'SYMMETRIC_DEFAULT', 'ENCRYPT_DECRYPT')
       }
     }
     await Promise.all(Array.from({ length: creationsAtOnce }, create))
@@ -37,7 +37,7 @@ export async function measureGrowth({ directory, identity, gateway }: Bench): Pr
       const args = ['--port', String(gateway.port), '--requests', file, '--connections', '1']
       const values: number[] = []
       for (let round = 0; round <= rounds; round++) {
-        const { p50Micros } = await (runProgram as typeof Run)<{ p50Micros: number }>('load', [
+        const { p50Micros } = await runProgram<{ p50Micros: number }>('load', [
           ...args,
           '--seconds',
           String(roundSeconds),
