@@ -46,7 +46,12 @@ function contextOf(pairs: Readonly<Record<string, string>>): Record<string, stri
 
 describe('a grant', () => {
   it('allows its grantee its operations on its key, and is named', () => {
-    expect(decide(ann, demand(), { grants: [grant()] })).toEqual({ allowed: true, by: 'grant', statement: 'grant g1' })
+    expect(decide(ann, demand(), { grants: [grant()] })).toEqual({
+      allowed: true,
+      by: 'grant',
+      statement: 'grant g1',
+      grantId: 'g1',
+    })
     expect(may(bob, {})).toBe(false)
     expect(may(ann, {}, { action: 'kms:Encrypt' })).toBe(false)
     expect(may(ann, {}, { action: 's3:Decrypt' })).toBe(false)
