@@ -123,7 +123,8 @@ export async function prepareProgram<T>(
     ready.reject(error)
     throw error
   })
-  result.catch(() => {})
+  // Whoever waits hears of it; nobody may.
+  for (const promise of [result, ready.promise]) promise.catch(() => {})
   if (waits) await ready.promise
   return { go: () => child.stdin.end('\n'), result }
 }
