@@ -1,6 +1,6 @@
 /** A diagnosis as `hsmgate doctor` shows it: JSON for machines, a page for people. Pure. */
 
-import type { Diagnosis } from '../hsm/doctor.ts'
+import type { Diagnosis } from '../hsm/diagnosis.ts'
 import type { Limit, Measurement, ModuleFacts } from '../hsm/examination.ts'
 import type { Capabilities, ObjectSummary } from '../hsm/port.ts'
 import { weaknessesOf } from '../keys/weakness.ts'
