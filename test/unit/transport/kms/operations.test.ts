@@ -62,6 +62,7 @@ function partsOf(resolved: Record<string, ResolvedKey>, overrides: Partial<KeySe
     parseGrantToken: () => undefined,
     aliasArn: (alias: { name: string }) => `arn:aws:kms:${region}:${account}:${alias.name}`,
     algorithmsOf: () => ['SYMMETRIC_DEFAULT'],
+    condition: ({ key }: KeyEntry) => ({ state: key.state }),
     async resolve(reference: string) {
       const key = resolved[reference]
       if (key === undefined) throw new GatewayError('KeyNotFound', { text: `Key '${reference}' does not exist` })
@@ -231,7 +232,6 @@ describe('rules that need no key', () => {
   it('does not find custom key stores and does not offer what it lacks', () => {
     const store = { Origin: 'AWS_CLOUDHSM', CustomKeyStoreId: 'cks-1' }
     expect(refusal('CreateKey', store)).toEqual({ __type: 'CustomKeyStoreNotFoundException' })
-    expect(refusal('CreateKey', { Origin: 'EXTERNAL' })).toEqual({ __type: 'UnsupportedOperationException' })
     expect(refusal('CreateKey', { KeySpec: 'SM2', KeyUsage: 'SIGN_VERIFY' })).toEqual({
       __type: 'UnsupportedOperationException',
     })
