@@ -21,17 +21,19 @@ export interface KeyRoundsParts {
   readonly observer: Observer
 }
 
+const notes = {
+  RotateKey: 'a key was rotated',
+  SynchronizeMultiRegionKey: 'replicas have the new key material',
+  DeleteExpiredKeyMaterial: 'imported key material expired',
+}
+
 export function startKeyRounds({ look, keys, journal, observer }: KeyRoundsParts): KeyRounds {
   const events: DueEvents = {
     async happened({ key }, name, details) {
       const { account, region, keyId } = key
       const resources = [{ account, type: 'AWS::KMS::Key', arn: keys.keyArn(key) }]
       await journal.appendEvent({ name, account, region, details, resources })
-      observer.note('info', name === 'RotateKey' ? 'a key was rotated' : 'imported key material expired', {
-        keyId,
-        account,
-        region,
-      })
+      observer.note('info', notes[name], { keyId, account, region })
     },
     failed: ({ keyId }, cause) => observer.unexpected(`rotation or expiry of ${keyId}`, cause),
   }

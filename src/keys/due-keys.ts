@@ -12,6 +12,7 @@ import { lifeOf, lifeOfMaterial, nextLookAt, type Report, toRevision } from './k
 import type { KeyTurns } from './key-turns.ts'
 import type { DestructionGate, DueEvents } from './keys.ts'
 import { finishRemovals, removeMaterial } from './remove-material.ts'
+import { followsPrimary, hasFollowers } from './replica.ts'
 import { rotateAutomatically } from './rotation.ts'
 import { settleAddedMaterial } from './settlement.ts'
 
@@ -62,13 +63,15 @@ async function lookAt(parts: DueKeysParts, name: KeyName, now: number, isPaused:
     await expire(parts, (await find()) ?? entry, now, deadline)
     entry = (await find()) ?? entry
     const { rotation } = lifeOf(entry)
-    if (rotation !== undefined && rotation.nextAt <= now && entry.key.state === 'Enabled') {
+    const isDue = rotation !== undefined && rotation.nextAt <= now && !followsPrimary(entry)
+    if (isDue && entry.key.state === 'Enabled') {
       await rotateAutomatically({ ...parts, now: () => now }, entry, keyTimeoutMs).catch((cause) => {
         if (!isCode(cause, 'Conflict')) throw cause
       })
     }
   }
-  await report(parts, (await find()) ?? entry)
+  entry = (await find()) ?? entry
+  if (!followsPrimary(entry)) await report(parts, entry)
   await catalog.reviseKey(name, (found) => ({ dueAt: nextLookAt(found) }))
 }
 
@@ -101,7 +104,13 @@ async function expire(parts: DueKeysParts, entry: KeyEntry, now: number, deadlin
 /** First told, then forgotten: a crash in between tells twice, never not at all. */
 async function report({ catalog, events }: DueKeysParts, entry: KeyEntry): Promise<void> {
   const { reports = [] } = lifeOf(entry)
-  for (const each of reports) await events.happened(entry, each.event, detailsOf(entry, each))
+  for (const each of reports) {
+    await events.happened(entry, each.event, detailsOf(entry, each))
+    // The replicas have the new material since the same write.
+    if (each.event === 'RotateKey' && hasFollowers(entry)) {
+      await events.happened(entry, 'SynchronizeMultiRegionKey', { keyId: entry.key.keyId })
+    }
+  }
   if (reports.length === 0) return
   await catalog.reviseKey(entry.key, (found) => {
     const { reports: latest = [], ...life } = lifeOf(found)

@@ -3,6 +3,7 @@
  * seal (`extra.life`); this file alone reads and writes it. Pure.
  */
 import type { KeyEntry, KeyRevision, KeyState, MaterialRecord } from '../catalog/catalog.ts'
+import { followsPrimary } from './replica.ts'
 
 export type RotationType = 'AUTOMATIC' | 'ON_DEMAND'
 
@@ -90,13 +91,19 @@ export function toRevision(entry: KeyEntry, { life, key, ...change }: LifeChange
   return {
     ...change,
     key: { ...key, extra: { ...entry.key.extra, life } },
-    dueAt: dueAtOf(key?.state ?? entry.key.state, states, life),
+    dueAt: dueAtOf(key?.state ?? entry.key.state, states, ownLife(entry, life)),
   }
 }
 
 /** When this key should be looked at as it is now; null: not before it changes. */
 export function nextLookAt(entry: KeyEntry): number | null {
-  return dueAtOf(entry.key.state, new Map(entry.materials.map(({ number, state }) => [number, state])), lifeOf(entry))
+  const states = new Map(entry.materials.map(({ number, state }) => [number, state]))
+  return dueAtOf(entry.key.state, states, ownLife(entry, lifeOf(entry)))
+}
+
+/** What is due for the key itself: a replica has a copy of its primary's life, and nothing to do about it. */
+function ownLife(entry: KeyEntry, life: KeyLife): KeyLife {
+  return followsPrimary(entry) ? {} : life
 }
 
 function dueAtOf(

@@ -397,7 +397,7 @@ export interface DueEvents {
   /** For the journal, as a service event. May be told again when a crash comes in between. */
   readonly happened: (
     entry: KeyEntry,
-    event: 'RotateKey' | 'DeleteExpiredKeyMaterial',
+    event: 'RotateKey' | 'SynchronizeMultiRegionKey' | 'DeleteExpiredKeyMaterial',
     details: Readonly<Record<string, unknown>>,
   ) => Promise<void>
   /** A key could not be looked after now; the next round tries again. */

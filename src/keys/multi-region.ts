@@ -9,6 +9,7 @@ import { renderKeyArn } from './identifiers.ts'
 import { refuseStates } from './key-state.ts'
 import type { MultiRegionKeys, RelatedEvents } from './keys.ts'
 import { rolesOf } from './related-deletion.ts'
+import { requirePrimary } from './replica.ts'
 
 export interface MultiRegionParts {
   readonly catalog: Catalog
@@ -29,18 +30,6 @@ const unreplicable: readonly KeyState[] = [
   'Updating',
 ]
 const immovable = unreplicable.filter((state) => state !== 'Updating')
-
-/** Whether a key is a replica, whose materials and rotation are its primary's business. */
-export function isReplica({ key }: KeyEntry): boolean {
-  return key.related !== undefined && key.related.primary !== key.region
-}
-
-/** @throws GatewayError `Unsupported` for replicas and keys of a single Region. */
-export function requirePrimary(partition: string, entry: KeyEntry): void {
-  if (entry.key.related !== undefined && !isReplica(entry)) return
-  const text = `${renderKeyArn(partition, entry.key)} is not a multi-region primary key.`
-  throw new GatewayError('Unsupported', { text })
-}
 
 export function createMultiRegion(parts: MultiRegionParts): MultiRegionKeys {
   const { catalog, partition, now, events } = parts
@@ -153,7 +142,10 @@ export function createMultiRegion(parts: MultiRegionParts): MultiRegionKeys {
     },
 
     async settleRelatedKeys() {
-      for (const name of await catalog.unfinishedRelatedKeys()) await finish(name)
+      const names = await catalog.unfinishedRelatedKeys()
+      const outcomes = await Promise.allSettled(names.map(finish))
+      const failed = outcomes.find(({ status }) => status === 'rejected')
+      if (failed?.status === 'rejected') throw failed.reason
     },
   }
 }

@@ -20,6 +20,7 @@ import {
 import { refuseStates } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
 import type { KeyRotation, MaterialDescription } from './keys.ts'
+import { followsPrimary, refuseFollower } from './replica.ts'
 
 const dayMs = 24 * 60 * 60 * 1000
 /** AWS KMS Developer Guide, "Resource quotas": on-demand rotation, not adjustable. */
@@ -44,6 +45,7 @@ export function createRotation(parts: RotationParts): KeyRotation {
     refuse(entry, ['Disabled', 'PendingDeletion', 'PendingReplicaDeletion', 'Creating'])
     requireSymmetric(entry)
     if (entry.key.origin !== 'AWS_KMS') refuseOrigin(entry)
+    refuseFollower(partition, entry)
   }
 
   function refuse(entry: KeyEntry, states: readonly KeyState[]): void {
@@ -64,6 +66,7 @@ export function createRotation(parts: RotationParts): KeyRotation {
     refuse(entry, ['Disabled', 'PendingDeletion', 'PendingReplicaDeletion', 'PendingImport', 'Creating', 'Updating'])
     requireSymmetric(entry)
     if (entry.key.origin !== 'AWS_KMS' && entry.key.origin !== 'EXTERNAL') refuseOrigin(entry)
+    refuseFollower(partition, entry)
     const { rotation, onDemandRotations = 0 } = lifeOf(entry)
     const isUnderWay = entry.materials.some(({ state }) => state === 'Creating')
     if (isUnderWay || (rotation !== undefined && rotation.nextAt - now() <= quietMs)) {
@@ -143,7 +146,11 @@ export function createRotation(parts: RotationParts): KeyRotation {
 export async function rotateAutomatically(parts: CreationParts, entry: KeyEntry, timeoutMs: number): Promise<void> {
   const review = (found: KeyEntry) => {
     const { rotation } = lifeOf(found)
-    const isDue = found.key.state === 'Enabled' && rotation !== undefined && rotation.nextAt <= parts.now()
+    const isDue =
+      found.key.state === 'Enabled' &&
+      !followsPrimary(found) &&
+      rotation !== undefined &&
+      rotation.nextAt <= parts.now()
     if (!isDue || found.materials.some(({ state }) => state === 'Creating')) {
       throw new GatewayError('Conflict', { text: 'The rotation is not due any more.' })
     }

@@ -11,22 +11,27 @@ import {
   DecryptCommand,
   DescribeKeyCommand,
   DisableKeyCommand,
+  DisableKeyRotationCommand,
   EnableKeyCommand,
+  EnableKeyRotationCommand,
   EncryptCommand,
   GenerateDataKeyCommand,
   GenerateMacCommand,
   GetKeyPolicyCommand,
+  GetKeyRotationStatusCommand,
   GetPublicKeyCommand,
   type KeyMetadata,
   type KMSClient,
   ListAliasesCommand,
   ListGrantsCommand,
+  ListKeyRotationsCommand,
   ListKeysCommand,
   ListResourceTagsCommand,
   PutKeyPolicyCommand,
   ReEncryptCommand,
   ReplicateKeyCommand,
   type ReplicateKeyCommandInput,
+  RotateKeyOnDemandCommand,
   ScheduleKeyDeletionCommand,
   SignCommand,
   TagResourceCommand,
@@ -571,6 +576,90 @@ describe('deletion', () => {
     expect(metadata).not.toHaveProperty('PendingDeletionWindowInDays')
     await kms[east].send(new EnableKeyCommand({ KeyId: keyId }))
     await kms[east].send(new EncryptCommand({ KeyId: keyId, Plaintext }))
+  })
+})
+
+describe('rotation', () => {
+  const blob = async (keyId: string, region: Region) => {
+    const { CiphertextBlob } = await kms[region].send(new EncryptCommand({ KeyId: keyId, Plaintext }))
+    return CiphertextBlob as Uint8Array
+  }
+  const statusOf = (KeyId: string, region: Region) => kms[region].send(new GetKeyRotationStatusCommand({ KeyId }))
+
+  it('is set on the primary and gives every related key the new material at once', async () => {
+    const keyId = await createReplicated({}, [west, europe])
+    const old = await blob(keyId, west)
+    const before = (await metadataOf(keyId, east)).CurrentKeyMaterialId
+    await kms[east].send(new RotateKeyOnDemandCommand({ KeyId: keyId }))
+    const { CurrentKeyMaterialId } = await vi.waitFor(
+      async () => {
+        const metadata = await metadataOf(keyId, east)
+        expect(metadata.CurrentKeyMaterialId).not.toBe(before)
+        return metadata
+      },
+      { timeout: 20_000, interval: 20 },
+    )
+    for (const from of regions) {
+      expect((await metadataOf(keyId, from)).CurrentKeyMaterialId).toBe(CurrentKeyMaterialId)
+      const fresh = await blob(keyId, from)
+      for (const to of regions) {
+        const opened = await kms[to].send(new DecryptCommand({ CiphertextBlob: fresh }))
+        expect(opened.KeyMaterialId).toBe(CurrentKeyMaterialId)
+      }
+      expect((await kms[from].send(new DecryptCommand({ CiphertextBlob: old }))).KeyMaterialId).toBe(before)
+      const { Rotations } = await kms[from].send(new ListKeyRotationsCommand({ KeyId: keyId }))
+      expect(Rotations).toMatchObject([{ KeyMaterialId: CurrentKeyMaterialId, RotationType: 'ON_DEMAND' }])
+    }
+  })
+
+  it('is refused on a replica, which tells the schedule of its primary', async () => {
+    const keyId = await createReplicated()
+    const refused = {
+      name: 'UnsupportedOperationException',
+      message: `${arnOf(keyId, west)} is not a multi-region primary key.`,
+    }
+    await kms[east].send(new EnableKeyRotationCommand({ KeyId: keyId, RotationPeriodInDays: 100 }))
+    for (const Command of [EnableKeyRotationCommand, DisableKeyRotationCommand, RotateKeyOnDemandCommand]) {
+      await expect(kms[west].send(new Command({ KeyId: keyId }) as EnableKeyRotationCommand)).rejects.toMatchObject(
+        refused,
+      )
+    }
+    const { $metadata: _, ...status } = await statusOf(keyId, east)
+    expect(status).toMatchObject({ KeyRotationEnabled: true, RotationPeriodInDays: 100 })
+    expect(await statusOf(keyId, west)).toMatchObject(status)
+    await kms[east].send(new DisableKeyRotationCommand({ KeyId: keyId }))
+    expect(await statusOf(keyId, west)).toMatchObject({ KeyRotationEnabled: false })
+  })
+
+  it('goes on, once for all of them, after the roles have changed', patience, async () => {
+    const keyId = await createReplicated({}, [west, europe])
+    await kms[east].send(new EnableKeyRotationCommand({ KeyId: keyId, RotationPeriodInDays: 100 }))
+    await kms[east].send(new UpdatePrimaryRegionCommand({ KeyId: keyId, PrimaryRegion: west }))
+    await untilState(keyId, east, 'Enabled')
+    const before = (await metadataOf(keyId, east)).CurrentKeyMaterialId
+    clock.passes(101 * dayMs)
+    await gateway.restart()
+    connect()
+    const rotations = async () => (await kms[west].send(new ListKeyRotationsCommand({ KeyId: keyId }))).Rotations
+    await expect.poll(rotations, { timeout: 20_000 }).toHaveLength(1)
+    const ids = await Promise.all(regions.map(async (region) => (await metadataOf(keyId, region)).CurrentKeyMaterialId))
+    expect(new Set(ids).size).toBe(1)
+    expect(ids).not.toContain(before)
+    const events = async () => {
+      const records = await gateway.auditRecords()
+      return records
+        .map(({ event }) => event)
+        .filter(
+          ({ eventName, resources }) =>
+            /^(RotateKey|SynchronizeMultiRegionKey)$/.test(String(eventName)) &&
+            JSON.stringify(resources).includes(keyId),
+        )
+        .map(({ eventName, awsRegion }) => [eventName, awsRegion])
+    }
+    await expect.poll(events, { timeout: 20_000 }).toEqual([
+      ['RotateKey', west],
+      ['SynchronizeMultiRegionKey', west],
+    ])
   })
 })
 
