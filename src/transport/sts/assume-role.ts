@@ -43,6 +43,10 @@ export function assumeRole({ sessions, findRole }: AssumeRoleParts): Operation<A
 
     async prepare(input, scope) {
       const { roleArn, account, tags } = input
+      // Policies name roles by their whole ARN: another spelling of the same role would slip past a Deny.
+      if (roleArn !== `arn:${scope.partition}:iam::${account}:role/${input.role}`) {
+        throw new GatewayError('ValidationFailed', { text: `${roleArn} is invalid` })
+      }
       const found = await findRole(account, input.role)
       const role = found?.enabled === true ? found : undefined
       const context = contextOf(input, role, scope)
