@@ -56,6 +56,7 @@ export async function openCatalogSeal(parts: SystemKeyParts): Promise<void> {
   const creation = { ...parts, onGenerated: install }
   const name = nameOf('catalog-hmac')
   const found = await catalog.findUnverified(name)
+  if (found !== undefined) requireOwn(found)
   if (found?.key.state === 'Creating') {
     for (const material of found.materials) await settleBackingKey(creation, found, material, soon())
   }
@@ -64,8 +65,22 @@ export async function openCatalogSeal(parts: SystemKeyParts): Promise<void> {
     await makeSystemKey(creation, 'catalog-hmac')
     return
   }
+  requireOwn(settled)
   install(hsmKeyOf(settled, currentMaterial(settled)))
   await catalog.verifyEntry(settled)
+}
+
+/**
+ * The unverified row may say which object seals, never that it is any other key than a system one: the MACs of an ordinary key are for
+ * sale at the KMS door, and who could name it here could forge every row. Workers see to it that the object is what the row says.
+ */
+function requireOwn({ key, materials }: KeyEntry): void {
+  const { spec, usage } = systemKeys['catalog-hmac']
+  const isOwn = key.purpose === 'system' && key.spec === spec && key.usage === usage && !key.adopted
+  if (isOwn && materials.every(({ label }) => label === null)) return
+  throw new GatewayError('IntegrityFailed', undefined, {
+    detail: 'the row of the key that seals the catalog names another kind of key; restore the catalog from a backup',
+  })
 }
 
 /** Finds or makes the other system keys. The catalog must be sealed and settled. */

@@ -240,7 +240,7 @@ export class Managing {
         const summary = await describeObject(this.#jobs, call, handle)
         if (summary === undefined || !objectId.equals(summary.objectId)) continue
         const labelled = purposeOfLabel(summary.label)
-        if (labelled !== purpose && labelled !== 'foreign') {
+        if (labelled !== purpose && (labelled !== 'foreign' || purpose === 'system')) {
           throw refusal('KeyUsageInvalid', `object of purpose ${labelled} asked for as ${purpose}`)
         }
         doomed.push(handle)

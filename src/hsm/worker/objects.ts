@@ -164,8 +164,10 @@ export function isStale(rv: number): boolean {
   return staleCodes.has(rv)
 }
 
+/** An adopted object serves the purpose it was registered for, but the gateway's own keys are always of its own making. */
 function checkToken(object: TokenObject, key: KeyRef): TokenObject {
-  if (object.purpose !== key.purpose && object.purpose !== 'foreign') {
+  const isAdopted = object.purpose === 'foreign' && key.purpose !== 'system'
+  if (object.purpose !== key.purpose && !isAdopted) {
     throw refusal('KeyUsageInvalid', `object of purpose ${object.purpose} asked for as ${key.purpose}`)
   }
   if (!fitsShape(key.shape, object.keyType)) {
