@@ -14,11 +14,20 @@ export function addEncryptionContext(
   pairs: Iterable<readonly [key: string, value: string]>,
 ): void {
   const keys: string[] = []
+  const repeated = new Map<string, string[]>()
   for (const [key, value] of pairs) {
     keys.push(key)
     const name = encryptionContextPrefix + foldKey(key)
     const seen = context.get(name)
-    context.set(name, seen === undefined ? value : [...(typeof seen === 'string' ? [seen] : seen), value])
+    const values = repeated.get(name)
+    // Appended, not copied: a request may hold tens of thousands of spellings of one key.
+    if (values !== undefined) values.push(value)
+    else if (seen === undefined) context.set(name, value)
+    else {
+      const first = [...(typeof seen === 'string' ? [seen] : seen), value]
+      repeated.set(name, first)
+      context.set(name, first)
+    }
   }
   if (keys.length > 0) context.set(encryptionContextKeys, Object.freeze(keys))
 }
