@@ -61,6 +61,8 @@ export interface AdministrationParts {
   readonly now: () => number
 }
 
+type AccessKeyName = Pick<AccessKeyRecord, 'account' | 'user' | 'accessKeyId'>
+
 /** IAM's own limit: two access keys a user (IAM User Guide, "IAM and AWS STS quotas"). */
 const accessKeysPerUser = 2
 const base32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'
@@ -71,6 +73,8 @@ export function userArn(partition: string, account: string, name: string): strin
 
 export function createAdministration(parts: AdministrationParts): Administration {
   const { catalog, sealer, credentials, partition, accounts, now } = parts
+  /** Counts credentials that were taken out, by whatever name. */
+  let withdrawals = 0
 
   function describe({ account, name, principalId, enabled, createdAt }: PrincipalRecord): UserDescription {
     return { account, name, arn: userArn(partition, account, name), principalId, enabled, createdAt }
@@ -104,9 +108,24 @@ export function createAdministration(parts: AdministrationParts): Administration
     })
   }
 
-  async function load(user: PrincipalRecord, key: AccessKeyRecord): Promise<void> {
-    const secret = await sealer.unseal(key.sealedSecret, sealContext(key))
-    credentials.put({ accessKeyId: key.accessKeyId, secret, principal: principalOf(user, key.accessKeyId) })
+  async function load(key: AccessKeyRecord): Promise<void> {
+    await admit(key, await sealer.unseal(key.sealedSecret, sealContext(key)))
+  }
+
+  /**
+   * Lets an access key in, or wipes its secret, as the catalog says now: the module took its time, and what was withdrawn meanwhile
+   * must not come back.
+   */
+  async function admit({ accessKeyId }: Pick<AccessKeyRecord, 'accessKeyId'>, secret: Buffer): Promise<void> {
+    for (;;) {
+      const before = withdrawals
+      const found = await catalog.findCredential(accessKeyId)
+      if (before !== withdrawals) continue
+      if (found?.principal.enabled === true && found.accessKey.active)
+        credentials.put({ accessKeyId, secret, principal: principalOf(found.principal, accessKeyId) })
+      else secret.fill(0)
+      return
+    }
   }
 
   return {
@@ -140,16 +159,18 @@ export function createAdministration(parts: AdministrationParts): Administration
     },
 
     async setUserEnabled(account, name, enabled) {
-      const user = await getUser(account, name)
+      await getUser(account, name)
       await catalog.setPrincipalEnabled(account, 'user', name, enabled)
+      withdrawals++
       credentials.dropPrincipal(userArn(partition, account, name))
       if (!enabled) return
-      for (const key of await catalog.listAccessKeys(account, name)) if (key.active) await load(user, key)
+      for (const key of await catalog.listAccessKeys(account, name)) if (key.active) await load(key)
     },
 
     async deleteUser(account, name) {
       await getUser(account, name)
       await catalog.deletePrincipal(account, 'user', name)
+      withdrawals++
       credentials.dropPrincipal(userArn(partition, account, name))
     },
 
@@ -176,7 +197,7 @@ export function createAdministration(parts: AdministrationParts): Administration
     },
 
     async createAccessKey(account, name) {
-      const user = await getUser(account, name)
+      await getUser(account, name)
       if ((await catalog.listAccessKeys(account, name)).length >= accessKeysPerUser) {
         const text = `Cannot exceed quota for AccessKeysPerUser: ${accessKeysPerUser}`
         throw new GatewayError('LimitExceeded', { text })
@@ -188,7 +209,7 @@ export function createAdministration(parts: AdministrationParts): Administration
       const sealedSecret = await sealer.seal(secret, sealContext({ accessKeyId, account, user: name }))
       const createdAt = now()
       await catalog.createAccessKey({ accessKeyId, account, user: name, sealedSecret, active: true, createdAt })
-      if (user.enabled) credentials.put({ accessKeyId, secret, principal: principalOf(user, accessKeyId) })
+      await admit({ accessKeyId }, secret)
       return { accessKeyId, user: name, active: true, createdAt, secretAccessKey }
     },
 
@@ -205,14 +226,15 @@ export function createAdministration(parts: AdministrationParts): Administration
     async setAccessKeyActive(accessKeyId, active) {
       const key = await getAccessKey(accessKeyId)
       await catalog.setAccessKeyActive(accessKeyId, active)
+      withdrawals++
       credentials.drop(accessKeyId)
-      const user = await getUser(key.account, key.user)
-      if (active && user.enabled) await load(user, key)
+      if (active) await load(key)
     },
 
     async deleteAccessKey(accessKeyId) {
       await getAccessKey(accessKeyId)
       await catalog.deleteAccessKey(accessKeyId)
+      withdrawals++
       credentials.drop(accessKeyId)
     },
 
@@ -223,7 +245,7 @@ export function createAdministration(parts: AdministrationParts): Administration
         try {
           const user = await catalog.findPrincipal(key.account, 'user', key.user)
           if (user?.enabled !== true) continue
-          await load(user, key)
+          await load(key)
           loaded++
         } catch {
           failed.push(key.accessKeyId)
@@ -235,7 +257,7 @@ export function createAdministration(parts: AdministrationParts): Administration
 }
 
 /** A sealed secret is of use only with its own row. */
-function sealContext(key: Pick<AccessKeyRecord, 'account' | 'user' | 'accessKeyId'>): string {
+function sealContext(key: AccessKeyName): string {
   return `access-key\0${key.account}\0${key.user}\0${key.accessKeyId}`
 }
 
