@@ -276,6 +276,7 @@ export async function openGateway(
     const tls = address.tls && {
       cert: readFileSync(address.tls.certificateFile),
       key: readFileSync(address.tls.keyFile),
+      ...(address.tls.clientCaFile !== undefined && { ca: readFileSync(address.tls.clientCaFile) }),
     }
     const door = stack.use(
       createKmsDoor({

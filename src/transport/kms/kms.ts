@@ -24,7 +24,8 @@ export interface KmsDoorOptions extends KmsParts {
   /** Protocols of further services, by their SigV4 name. */
   readonly services?: ReadonlyMap<string, WireProtocol>
   readonly limits?: Partial<ListenerLimits>
-  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer }
+  /** `ca`: those whose client certificates are required; without it none is asked for. */
+  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer; readonly ca?: string | Buffer }
   readonly trustedProxies?: readonly string[]
   /** A request that never became a call; `name` is a label of few values. */
   readonly onRefused?: (name: string, cause: unknown) => void

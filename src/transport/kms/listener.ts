@@ -44,7 +44,8 @@ export type ListenAddress =
 export interface ListenerOptions {
   readonly answer: WireProtocol
   readonly limits?: Partial<ListenerLimits>
-  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer }
+  /** `ca`: those whose client certificates are required; without it none is asked for. */
+  readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer; readonly ca?: string | Buffer }
   /** Addresses and networks of proxies whose X-Forwarded-For is believed. */
   readonly trustedProxies?: readonly string[]
   /** A request that never became a call: broken HTTP, wrong path or method, too large. */
@@ -154,7 +155,9 @@ function serverOptions({ tls }: ListenerOptions, limits: ListenerLimits): object
     // A request without Host is refused in our words: its signature can't cover what is not there.
     requireHostHeader: false,
   }
-  return tls === undefined ? { http } : { https: { ...http, ...tls, minVersion: 'TLSv1.2' } }
+  if (tls === undefined) return { http }
+  const client = { requestCert: tls.ca !== undefined, rejectUnauthorized: tls.ca !== undefined }
+  return { https: { ...http, ...tls, ...client, minVersion: 'TLSv1.2' } }
 }
 
 /** Past fastify's own serialisation, which would add a charset to the content type. */
