@@ -73,8 +73,6 @@ export const CKM = {
   aesGcm: 0x1087,
   aesEcbEncryptData: 0x1104,
   aesCbcEncryptData: 0x1105,
-  /** AES-KW (RFC 3394). */
-  aesKeyWrap: 0x2109,
   /** AES-KWP (RFC 5649) under the number that SoftHSM and others gave CKM_AES_KEY_WRAP_PAD. */
   aesKeyWrapPad: 0x210a,
   /** AES-KWP (RFC 5649) in PKCS#11 3.0 and later. */

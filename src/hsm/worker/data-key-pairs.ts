@@ -11,9 +11,11 @@ import { CKA, CKK } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
 import { refusal } from './failure.ts'
 import type { Call, Jobs } from './jobs.ts'
+import { keyShapes } from './key-shapes.ts'
 import { kwpMechanism } from './kwp.ts'
 import type { Objects } from './objects.ts'
 import { encodeTemplate } from './pack.ts'
+import { ecPrivateKey } from './spki.ts'
 import { sessionSecretTemplate } from './templates.ts'
 import { wrappedBytesMax } from './unwrapping.ts'
 import { openKeyWrap } from './unwrapping-in-memory.ts'
@@ -61,7 +63,8 @@ export class DataKeyPairs {
       const privateKey = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' })
       const publicKey = createPublicKey(privateKey).export({ format: 'der', type: 'spki' })
       if (!publicKey.equals(created.publicKey)) throw refusal('HsmFailure', 'the halves of a new pair differ', 'B')
-      return { publicKey, privateKey: privateKey.export({ format: 'der', type: 'pkcs8' }) }
+      const exported = privateKey.export({ format: 'der', type: 'pkcs8' })
+      return { publicKey, privateKey: withPublicKey(spec, exported, publicKey) }
     } finally {
       pkcs8.fill(0)
     }
@@ -86,4 +89,15 @@ export class DataKeyPairs {
       value.fill(0)
     }
   }
+}
+
+/** Adds to the PKCS#8 of an EC key the public key that the module left out; then the scalar is what it ends with. */
+function withPublicKey(spec: KeySpec, pkcs8: Buffer, spki: Buffer): Buffer {
+  const curve = keyShapes[spec]?.curve
+  if (curve === undefined) return pkcs8
+  const point = spki.subarray(-(1 + 2 * curve.fieldBytes))
+  if (pkcs8.subarray(-point.length).equals(point)) return pkcs8
+  const whole = ecPrivateKey(curve, pkcs8.subarray(-curve.fieldBytes), point)
+  pkcs8.fill(0)
+  return whole
 }

@@ -8,6 +8,8 @@ export interface Profile {
   readonly name: string
   /** Codes beside 0x40, 0x41 and 0x42 that a failed tag or padding check gives. */
   readonly badCiphertext: readonly number[]
+  /** Codes of C_UnwrapKey for what opens, but is no private key of the kind in the template. */
+  readonly badWrappedKey: readonly number[]
   /** Codes of C_DeriveKey for a peer point off the curve. */
   readonly badPoint: readonly number[]
   /** Codes of a key generation that is worth one more try, after a look-up by CKA_ID has shown that nothing was made. */
@@ -33,6 +35,7 @@ export interface Profile {
 const generic: Profile = {
   name: 'generic',
   badCiphertext: [],
+  badWrappedKey: [0x110],
   badPoint: [0x20, 0x21, 0x71],
   keygenRetry: [],
   throttled: [],
@@ -52,6 +55,7 @@ export const profiles: Readonly<Record<string, Profile>> = {
     name: 'softhsm',
     // 2.6.1 answers a bad GCM tag, a bad KWP check and a failed OAEP decoding with CKR_GENERAL_ERROR; 2.7.0 with 0x40
     badCiphertext: [0x05],
+    badWrappedKey: [0x06, ...generic.badWrappedKey],
     badPoint: [0x05, ...generic.badPoint],
     // object store races (SoftHSMv2 issue 573)
     keygenRetry: [0x05, 0x06, 0xd1],

@@ -22,6 +22,16 @@ export function ecPublicKey(curve: Curve, point: Uint8Array): Buffer {
   return subjectPublicKey(der(0x30, ecPublicKeyOid, curve.params), point)
 }
 
+/** PKCS#8 of an EC key with its public key, as OpenSSL writes it (RFC 5915, RFC 5958). The answer is a secret. */
+export function ecPrivateKey(curve: Curve, scalar: Uint8Array, point: Uint8Array): Buffer {
+  const publicKey = der(0xa1, der(0x03, Buffer.from([0]), point))
+  const inner = der(0x30, integer(Buffer.from([1])), der(0x04, scalar), publicKey)
+  const algorithm = der(0x30, ecPublicKeyOid, curve.params)
+  const outer = der(0x30, integer(Buffer.from([0])), algorithm, der(0x04, inner))
+  inner.fill(0)
+  return outer
+}
+
 /** @throws TypeError when `point` has not 32 bytes. */
 export function ed25519PublicKey(point: Uint8Array): Buffer {
   if (point.length !== ed25519Bytes) throw new TypeError('not an Ed25519 public key')

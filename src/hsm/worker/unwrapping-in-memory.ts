@@ -2,7 +2,7 @@
  * Imports whose bytes this process sees, because the module has no other way to take them in: by C_CreateObject, or by C_UnwrapKey under a key
  * made for the occasion. Every buffer that held them is wiped before the answer. Used only where the operator allowed it.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createPrivateKey, createPublicKey, randomBytes } from 'node:crypto'
 import { jobOp } from './addon.ts'
 import { CKA, CKK } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
@@ -20,6 +20,7 @@ const ed25519Prefixes = ['020100300506032b657004220420', '020101300506032b657004
   Buffer.from(hex, 'hex'),
 )
 const ed25519SeedBytes = 32
+const ed25519Header = Buffer.from('302e020100300506032b657004220420', 'hex')
 
 /** The inner part of RSA_AES_KEY_WRAP under a known AES key, which is wiped. @throws CallFailure `CiphertextInvalid` */
 export function openKeyWrap(kek: Buffer, wrapped: Uint8Array): Buffer {
@@ -52,13 +53,22 @@ export async function createFromBytes(
       return await createObject(jobs, call, bytes, template)
     }
     if (shape.keyType === CKK.ecEdwards) {
-      const withCurve = [...template, [CKA.ecParams, ed25519Params] as const]
-      return await createObject(jobs, call, ed25519Seed(bytes), withCurve)
+      return await createEd25519(jobs, call, ed25519Seed(bytes), template)
     }
     return await unwrapFromBytes(jobs, facts, call, bytes, template)
   } finally {
     bytes.fill(0)
   }
+}
+
+/** With its public key, which no operation of the module would show later; modules that know no CKA_PUBLIC_KEY_INFO go without. */
+async function createEd25519(jobs: Jobs, call: Call, seed: Buffer, template: Template): Promise<bigint> {
+  const key = Buffer.concat([ed25519Header, seed])
+  const publicKey = createPublicKey(createPrivateKey({ key, format: 'der', type: 'pkcs8' }))
+  key.fill(0)
+  const spki = publicKey.export({ format: 'der', type: 'spki' })
+  const withCurve: Template = [...template, [CKA.ecParams, ed25519Params]]
+  return createObject(jobs, call, seed, [...withCurve, [CKA.publicKeyInfo, spki]])
 }
 
 /** C_CreateObject with this CKA_VALUE, which is wiped. */
@@ -92,7 +102,8 @@ async function unwrapFromBytes(
     if (rv === 0) return opened
     const { action } = jobs.judge(call, jobOp.unwrap, rv)
     // the wrapping is our own, so what the module dislikes is the key inside
-    if (action === 'A' || action === 'B') throw refusal('KeyMaterialIncorrect', 'the module does not take this key')
+    if (action === 'A' || action === 'B' || jobs.profile.badWrappedKey.includes(rv))
+      throw refusal('KeyMaterialIncorrect', 'the module does not take this key')
     throw jobs.failure(call, jobOp.unwrap, rv)
   } finally {
     jobs.discard(handle)

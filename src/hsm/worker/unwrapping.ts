@@ -53,7 +53,16 @@ export class Unwrapping {
     }
     if (shape.keyType === CKK.ecEdwards) return this.#openEdwards(call, key, algorithm, wrapped, template, shape)
     if (shape.objectClass === 'secret') await this.#checkLength(call, key, algorithm, wrapped, shape)
-    return this.#open(call, key, algorithm, wrapped, encodeTemplate(template))
+    const opened = this.#open(call, key, algorithm, wrapped, encodeTemplate(template))
+    return shape.objectClass === 'secret' ? opened : opened.catch((error) => this.#judgePrivateKey(error))
+  }
+
+  /** Modules fail in ways of their own over what is no key: that is the caller's doing, not the module's trouble. */
+  #judgePrivateKey(error: unknown): never {
+    if (error instanceof CallFailure && this.#jobs.profile.badWrappedKey.includes(error.failure.rv)) {
+      throw refusal('KeyMaterialIncorrect', 'the module does not take this key')
+    }
+    throw error
   }
 
   /**
@@ -120,8 +129,8 @@ export class Unwrapping {
 
   /**
    * Modules take secrets of any length and then show none, so an import is opened once more as an exportable session object: AES must
-   * work with it, and AES-KWP of it must be as long as RFC 5649 says; AES-KW (RFC 3394) takes whole blocks of eight bytes only. What that
-   * leaves open is 28 bytes (HMAC_224) against 25 to 31.
+   * work with it, and AES-KWP of it must be as long as RFC 5649 says, which leaves HMAC keys exact to eight bytes. There the least key length
+   * that a module demands for each hash helps (SoftHSM: that of the hash), so that 28 bytes against 29 to 31 is what stays open.
    */
   async #checkLength(
     call: Call,
@@ -151,19 +160,37 @@ export class Unwrapping {
       kek = (await this.#jobs.need(call, jobOp.generateKey, generation)).handle
       const out = await this.#jobs.need(call, jobOp.wrap, { mechanism, key: kek, key2: copy, outMax: wrappedBytesMax })
       if (out.output?.length !== expected) throw wrongLength()
-      if (this.#facts.mechanisms.has(CKM.aesKeyWrap)) {
-        const wrap = { mechanism: CKM.aesKeyWrap, key: kek, key2: copy, outMax: wrappedBytesMax }
-        const isWhole = (await this.#jobs.attempt(call, jobOp.wrap, wrap)).rv === 0
-        if (isWhole !== (valueBytes % 8 === 0)) throw wrongLength()
-      }
       if (isAes) {
         const block = { mechanism: CKM.aesEcb, key: copy, input: Buffer.alloc(16), outMax: 16 }
         if ((await this.#jobs.attempt(call, jobOp.encrypt, block)).rv !== 0) throw wrongLength()
+      } else if (!(await this.#isHmacLength(call, copy, valueBytes))) {
+        throw wrongLength()
       }
     } finally {
       this.#jobs.discard(copy)
       if (kek !== 0n) this.#jobs.discard(kek)
     }
+  }
+
+  async #isHmacLength(call: Call, key: bigint, valueBytes: number): Promise<boolean> {
+    if (await this.#refusesLength(call, hmacMechanisms[valueBytes] as number, key)) return false
+    if (valueBytes !== 28) return true
+    // 32 bytes and more are enough for SHA-256. Does this module look at all?
+    const aux = encodeTemplate(sessionSecretTemplate(CKK.genericSecret, valueBytes, [CKA.sign]))
+    const control = (await this.#jobs.need(call, jobOp.generateKey, { mechanism: CKM.genericSecretKeyGen, aux })).handle
+    try {
+      if (!(await this.#refusesLength(call, CKM.sha256Hmac, control))) return true
+    } finally {
+      this.#jobs.discard(control)
+    }
+    return this.#refusesLength(call, CKM.sha256Hmac, key)
+  }
+
+  /** Whether the module finds this key too short for the mechanism. */
+  async #refusesLength(call: Call, mechanism: number, key: bigint): Promise<boolean> {
+    const { rv } = await this.#jobs.attempt(call, jobOp.sign, { mechanism, key, input: Buffer.alloc(1), outMax: 64 })
+    if (rv !== 0 && rv !== keySizeRange) throw this.#jobs.failure(call, jobOp.sign, rv)
+    return rv === keySizeRange
   }
 
   async #unwrapUnder(
@@ -254,6 +281,15 @@ export class Unwrapping {
     }
     return createObject(this.#jobs, call, value, ephemeralTemplate)
   }
+}
+
+const keySizeRange = 0x62
+/** By the length of the key that the API pairs with the hash. */
+const hmacMechanisms: Readonly<Record<number, number>> = {
+  28: CKM.sha224Hmac,
+  32: CKM.sha256Hmac,
+  48: CKM.sha384Hmac,
+  64: CKM.sha512Hmac,
 }
 
 /** The AES key of RSA_AES_KEY_WRAP. */
