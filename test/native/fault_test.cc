@@ -1,6 +1,7 @@
 /* The pool when the module misbehaves: real SoftHSM2 with single functions replaced. Every case
  * sets its own counters. */
 #include "check.h"
+#include "session_objects.h"
 #include "token.h"
 
 #include <algorithm>
@@ -139,6 +140,23 @@ CK_RV lyingEncrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK
     std::vector<CK_BYTE> changed(data, data + length);
     changed[0] ^= 1;
     return real().C_Encrypt(session, changed.data(), length, out, outLength);
+}
+
+CK_RV countingSignInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
+    calls++;
+    return real().C_SignInit(session, mechanism, key);
+}
+
+Module *forgottenModule = nullptr;
+
+/* Signs while another thread finds that the module closed its session. */
+CK_RV forgettingSign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG length, CK_BYTE *signature,
+                     CK_ULONG *signatureLength)
+{
+    const CK_RV rv = real().C_Sign(session, data, length, signature, signatureLength);
+    SessionObjects::instance().forgetToken(Session(*forgottenModule, tokenSlot()));
+    return rv;
 }
 
 std::mutex gate;
@@ -321,6 +339,41 @@ TEST("a session that cannot be settled is reopened")
                 CKR_FUNCTION_FAILED);
     CHECK_EQUAL(opened.load(), 1);
     CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_OK);
+}
+
+TEST("a key whose session was closed is not looked for under its old handle")
+{
+    Wired wired;
+    wired.functions.C_GenerateRandom = closingRandom;
+    wired.functions.C_SignInit = countingSignInit;
+    Runner runner(wired.module, 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    resetCounters(CKR_OK, 1);
+    CHECK_EQUAL(runner.run(Op::random, 0, 0, "", "", "", 8)->rv, CKR_OK);
+    resetCounters(CKR_OK, 0);
+    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv,
+                CKR_KEY_HANDLE_INVALID);
+    CHECK_EQUAL(runner.run(Op::destroy, 0, key, "", "", "", 0)->rv, CKR_OBJECT_HANDLE_INVALID);
+    CHECK_EQUAL(calls.load(), 0);
+    const CK_OBJECT_HANDLE next = makeMacKey(runner);
+    CHECK(next != key);
+    CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, next, "", "x", "", 32)->rv, CKR_OK);
+    CHECK_EQUAL(calls.load(), 1);
+}
+
+TEST("a result of a key whose session was closed meanwhile does not count")
+{
+    Wired wired;
+    wired.functions.C_Sign = forgettingSign;
+    forgottenModule = wired.module.get();
+    Runner runner(wired.module, 2);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    resetCounters(CKR_OK, 1);
+    const auto job = runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32);
+    CHECK_EQUAL(job->rv, CKR_KEY_HANDLE_INVALID);
+    CHECK_EQUAL(job->outputLength, size_t{0});
 }
 
 TEST("a module that doesn't say how much room it wants gets more once")

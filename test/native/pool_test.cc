@@ -200,8 +200,10 @@ TEST("a pool finds, reads, changes and destroys objects")
     std::vector<CK_OBJECT_HANDLE> handles;
     for (size_t at = 0; at < found->outputLength; at += 8)
         handles.push_back(getU64(found->output.data() + at));
-    std::sort(handles.begin(), handles.end());
-    CHECK(handles == made);
+    /* What is found has the module's handles, what was made has names of its own. */
+    CHECK_EQUAL(handles.size(), made.size());
+    for (const CK_OBJECT_HANDLE handle : handles)
+        CHECK(std::find(made.begin(), made.end(), handle) == made.end());
     CHECK_EQUAL(runner.run(Op::find, 0, 0, "", "", wanted, 8 * 2)->outputLength, size_t{16});
 
     CHECK_EQUAL(

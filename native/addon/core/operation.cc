@@ -2,6 +2,7 @@
 
 #include "oaep.h"
 #include "packed.h"
+#include "session_objects.h"
 
 #include <algorithm>
 #include <cstring>
@@ -440,24 +441,82 @@ private:
     Mechanism mechanism_;
 };
 
-CK_RV attempt(Session &session, Job &job) noexcept
-{
-    const CK_RV opened = session.open();
-    if (opened != CKR_OK)
-        return opened;
-    try {
-        return Performance(session, job).run();
-    } catch (const std::bad_alloc &) {
-        return CKR_HOST_MEMORY;
-    }
-}
-
 bool lostSession(CK_RV rv)
 {
     /* One thread uses the session, so an active operation is a leftover of the module's own making.
      */
     return rv == CKR_SESSION_CLOSED || rv == CKR_SESSION_HANDLE_INVALID ||
            rv == CKR_OPERATION_ACTIVE;
+}
+
+/* Token objects outlive their session; their handles are handed out as they are. */
+bool makesTokenObject(std::span<const uint8_t> packed)
+{
+    Attributes attributes;
+    if (!attributes.decode(packed))
+        return false;
+    for (CK_ULONG i = 0; i < attributes.count(); i++) {
+        const CK_ATTRIBUTE &attribute = attributes.data()[i];
+        if (attribute.type == CKA_TOKEN && attribute.ulValueLen == sizeof(CK_BBOOL))
+            return *static_cast<const CK_BBOOL *>(attribute.pValue) != CK_FALSE;
+    }
+    return false;
+}
+
+CK_RV unknownObject(Op op)
+{
+    const bool namesAnyObject =
+        op == Op::destroy || op == Op::getAttributes || op == Op::setAttributes;
+    return namesAnyObject ? CKR_OBJECT_HANDLE_INVALID : CKR_KEY_HANDLE_INVALID;
+}
+
+/* Runs the job with the module's handles in place of names. What a session object did whose
+ * session was closed meanwhile may have been done with another one: its result doesn't count. */
+CK_RV runNamed(Session &session, Job &job)
+{
+    SessionObjects &objects = SessionObjects::instance();
+    const CK_OBJECT_HANDLE key = job.key;
+    const CK_OBJECT_HANDLE key2 = job.key2;
+    const uint64_t generation = objects.generation();
+    const unsigned closings = session.closings();
+    const std::optional<CK_OBJECT_HANDLE> handle = objects.resolve(key);
+    const std::optional<CK_OBJECT_HANDLE> handle2 = objects.resolve(key2);
+    if (!handle || !handle2)
+        return unknownObject(job.op);
+    job.key = *handle;
+    job.key2 = *handle2;
+    CK_RV rv = Performance(session, job).run();
+    job.key = key;
+    job.key2 = key2;
+    /* Where the job itself cost its session, its own failure is the one to report. */
+    if (objects.generation() != generation && session.closings() == closings && !lostSession(rv) &&
+        (!objects.resolve(key) || !objects.resolve(key2))) {
+        if (rv == CKR_OK && job.handle != 0)
+            (void)session.functions().C_DestroyObject(session.handle(), job.handle);
+        rv = unknownObject(job.op);
+    }
+    if (rv != CKR_OK)
+        return rv;
+    if (job.op == Op::destroy)
+        objects.remove(key);
+    const auto &first = job.op == Op::generateKeyPair ? job.input : job.aux;
+    if (job.handle != 0 && !makesTokenObject(first))
+        job.handle = objects.add(session, job.handle);
+    if (job.handle2 != 0 && !makesTokenObject(job.aux))
+        job.handle2 = objects.add(session, job.handle2);
+    return CKR_OK;
+}
+
+CK_RV attempt(Session &session, Job &job) noexcept
+{
+    const CK_RV opened = session.open();
+    if (opened != CKR_OK)
+        return opened;
+    try {
+        return runNamed(session, job);
+    } catch (const std::bad_alloc &) {
+        return CKR_HOST_MEMORY;
+    }
 }
 
 bool mayHideLostLogin(const Job &job)
@@ -496,6 +555,9 @@ void perform(Session &session, Job &job) noexcept
 {
     job.rv = attempt(session, job);
     if (lostSession(job.rv)) {
+        /* Sessions seldom end alone; the others' objects may be gone before their threads know. */
+        if (job.rv != CKR_OPERATION_ACTIVE)
+            SessionObjects::instance().forgetToken(session);
         const CK_RV reopened = session.reopen();
         if (reopened == CKR_OK && repeatable(job.op)) {
             job.handle = 0;

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "secret.h"
+#include "session_objects.h"
 
 namespace hsmgate
 {
@@ -76,8 +77,12 @@ CK_RV Session::open()
 
 void Session::close()
 {
-    if (isOpen())
+    if (isOpen()) {
+        /* First: the handles of its objects are anybody's as soon as it is closed. */
+        SessionObjects::instance().forget(*this);
+        closings_++;
         (void)functions().C_CloseSession(handle_);
+    }
     handle_ = CK_INVALID_HANDLE;
 }
 

@@ -50,11 +50,15 @@ public:
 
     const CK_FUNCTION_LIST &functions() const { return module_.functions(); }
     CK_SESSION_HANDLE handle() const { return handle_; }
+    CK_SLOT_ID slot() const { return slot_; }
+    /* How often it was closed. */
+    unsigned closings() const { return closings_; }
 
 private:
     const Module &module_;
     CK_SLOT_ID slot_;
     bool showsLogin_;
+    unsigned closings_ = 0;
     CK_SESSION_HANDLE handle_ = CK_INVALID_HANDLE;
 };
 
