@@ -127,10 +127,10 @@ describe('a key whose destruction was killed', () => {
         const described = gateway.client().send(new DescribeKeyCommand({ KeyId: keyId }))
         await expect(described).rejects.toMatchObject({ name: 'NotFoundException' })
       }
-      // The last one was recorded before the script died: by the script, which has no journal.
+      // The one that was due first was recorded by the last script, which has no journal.
       const records = (await gateway.auditRecords()).filter(({ event }) => event.eventName === 'DeleteKey')
       expect(records.map(({ event }) => event.serviceEventDetails)).toEqual(
-        doomed.slice(0, -1).map(({ keyId }) => ({ keyId })),
+        doomed.slice(1).map(({ keyId }) => ({ keyId })),
       )
       const { KeyMetadata } = await gateway.client().send(new DescribeKeyCommand({ KeyId: kept[0]!.keyId }))
       expect(KeyMetadata?.KeyState).toBe('Enabled')

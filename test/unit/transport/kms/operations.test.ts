@@ -676,7 +676,8 @@ describe('KeyMetadata', () => {
   })
 
   it('shows a lone primary of a multi-Region key with an empty list of replicas', async () => {
-    expect(await describe_(entryOf({ multiRegion: true }))).toMatchObject({
+    const lone = entryOf({ multiRegion: true, related: { primary: region, regions: [region] } })
+    expect(await describe_(lone)).toMatchObject({
       MultiRegionConfiguration: {
         MultiRegionKeyType: 'PRIMARY',
         PrimaryKey: { Arn: arn, Region: region },
