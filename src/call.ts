@@ -68,6 +68,8 @@ export interface Demand {
   readonly action: string
   /** Resource ARN, or `*` for operations without a resource. */
   readonly resource: string
+  /** What a refusal names instead, where `resource` would tell the caller more than he knew. */
+  readonly askedAs?: string
   /** Account that owns the resource. */
   readonly resourceAccount: string
   /** The resource's own policy (a key policy document), `null` where the kind of resource has none; `undefined` when the resource does not exist. */

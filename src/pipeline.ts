@@ -218,7 +218,7 @@ function accessDenied(principal: Principal) {
     new GatewayError('AccessDenied', {
       principal: principal.arn,
       action: demand.action,
-      ...(demand.resource === '*' ? {} : { resource: demand.resource }),
+      ...(demand.resource === '*' ? {} : { resource: demand.askedAs ?? demand.resource }),
       reason: decision.reason,
     })
 }

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { request } from 'node:https'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { CreateKeyCommand, GenerateMacCommand, type KMSClient } from '@aws-sdk/client-kms'
+import { CreateAliasCommand, CreateKeyCommand, GenerateMacCommand, type KMSClient } from '@aws-sdk/client-kms'
 import Sqlite from 'better-sqlite3'
 import { describe, expect, it } from 'vitest'
 import { signRequest } from '../../src/authenticate/sign-request.ts'
@@ -52,6 +52,32 @@ describe('a caller with few rights', () => {
     )
     expect(await assumeRole(gateway, eve, roleArn('aws'))).toBe('AccessDenied')
     expect(await assumeRole(gateway, eve, roleArn('aws-cn'))).toBe('ValidationError')
+  })
+
+  it('does not learn from a refusal which aliases another account has, nor their keys', async () => {
+    await using gateway = await startGateway()
+    const client = gateway.client()
+    const { KeyMetadata } = await client.send(new CreateKeyCommand({}))
+    await client.send(new CreateAliasCommand({ AliasName: 'alias/payroll', TargetKeyId: KeyMetadata?.KeyId }))
+    const everything = document({ Effect: 'Allow', Action: 'kms:*', Resource: '*' })
+    const eve = await gateway.createUser('eve', everything, '111122223333')
+    const call = createCall(gateway, { credentials: eve })
+    const alias = (name: string) => `arn:aws:kms:${testRegion}:${testAccount}:alias/${name}`
+    const refusalOf = async (operation: string, body: (keyId: string) => object, name: string) => {
+      const answer = await call(operation, body(alias(name)))
+      return JSON.stringify([answer.status, answer.body]).replaceAll(name, '<name>')
+    }
+    const describeKey = (KeyId: string) => ({ KeyId })
+    const reEncrypt = (SourceKeyId: string) => ({
+      SourceKeyId,
+      CiphertextBlob: Buffer.alloc(200, 1).toString('base64'),
+      DestinationKeyId: alias('other'),
+    })
+    for (const [operation, body] of [['DescribeKey', describeKey] as const, ['ReEncrypt', reEncrypt] as const]) {
+      const existing = await refusalOf(operation, body, 'payroll')
+      expect(existing).toContain('AccessDeniedException')
+      expect(existing).toBe(await refusalOf(operation, body, 'nothing'))
+    }
   })
 
   it('gets an answer for tens of thousands of spellings of one key of an encryption context', async () => {

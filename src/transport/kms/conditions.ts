@@ -99,6 +99,7 @@ export function demandOnKey(
   return {
     action,
     resource: key.arn,
+    ...(key.alias === undefined || key.account === scope.principal.account ? {} : { askedAs: aliasArnOf(key) }),
     resourceAccount: key.account,
     resourcePolicy: entry === undefined ? undefined : (entry.policy?.document ?? null),
     ...(entry?.policy == null ? {} : { resourcePolicyRevision: entry.policy.revision }),
@@ -106,6 +107,11 @@ export function demandOnKey(
     ...(conditions.offer === undefined ? {} : { offer: conditions.offer }),
     context,
   }
+}
+
+/** Another account's alias, as it was asked for: that it exists, and which key is behind it, is that account's business. */
+function aliasArnOf({ arn, alias }: ResolvedKey): string {
+  return `${arn.split(':', 5).join(':')}:${alias}`
 }
 
 /** The demand of an operation without an existing key: identity policies alone decide. */

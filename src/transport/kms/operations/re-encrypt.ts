@@ -144,6 +144,6 @@ export function reEncrypt({ keys }: KmsParts): Operation<ReEncryptInput, Keys, K
 }
 
 function accessDenied(scope: Scope, { reason }: Decision & { allowed: false }, demand: Demand): GatewayError {
-  const { action, resource } = demand
+  const { action, resource: found, askedAs: resource = found } = demand
   return new GatewayError('AccessDenied', { principal: scope.principal.arn, action, resource, reason })
 }
