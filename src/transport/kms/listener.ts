@@ -8,12 +8,15 @@ import type { AddressInfo, Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Source } from '../../call.ts'
+import { GatewayError } from '../../error.ts'
 import { renderFailure } from './json-protocol.ts'
 import { KmsError } from './kms-error.ts'
 import type { WireProtocol, WireResponse } from './wire.ts'
 
 export interface ListenerLimits {
   readonly maxBodyBytes: number
+  /** Requests with a body of more than 64 KiB, or of unknown length, that may be under way at once. */
+  readonly maxLargeBodies: number
   readonly maxHeaderBytes: number
   readonly maxConnections: number
   /** For a whole request to arrive. */
@@ -28,6 +31,7 @@ export interface ListenerLimits {
 /** The largest legal request carries an attestation document of 262,144 bytes in base64. */
 export const defaultLimits: ListenerLimits = Object.freeze({
   maxBodyBytes: 1024 * 1024,
+  maxLargeBodies: 128,
   maxHeaderBytes: 16 * 1024,
   maxConnections: 10_000,
   requestTimeoutMs: 30_000,
@@ -35,6 +39,9 @@ export const defaultLimits: ListenerLimits = Object.freeze({
   keepAliveTimeoutMs: 75_000,
   drainTimeoutMs: 15_000,
 })
+
+/** What nearly every request stays below: a key policy of 32 KiB as JSON in JSON fits. */
+const largeBodyBytes = 64 * 1024
 
 export type ListenAddress =
   | { readonly host: string; readonly port: number }
@@ -89,6 +96,20 @@ export function createListener(options: ListenerOptions): Listener {
     send(reply, randomUUID(), status === undefined ? response : { ...response, status }, true)
   }
 
+  // A body is in memory before its signature can be checked, so strangers may hold only so much of it; small requests still pass.
+  let largeBodies = 0
+  app.addHook('onRequest', async (request, reply) => {
+    if (!hasLargeBody(request)) return undefined
+    if (largeBodies >= limits.maxLargeBodies) {
+      onRefused('Throttled', undefined)
+      return send(reply, randomUUID(), renderFailure(new GatewayError('Throttled')), true)
+    }
+    largeBodies++
+    reply.raw.once('close', () => {
+      largeBodies--
+    })
+    return undefined
+  })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.setErrorHandler((error, _request, reply) => refuse(reply, wordFrameworkError(error)))
@@ -145,6 +166,11 @@ export function createListener(options: ListenerOptions): Listener {
       return this.close()
     },
   }
+}
+
+function hasLargeBody({ headers }: FastifyRequest): boolean {
+  if (headers['transfer-encoding'] !== undefined) return true
+  return Number(headers['content-length'] ?? 0) > largeBodyBytes
 }
 
 function serverOptions({ tls }: ListenerOptions, limits: ListenerLimits): object {
