@@ -1,24 +1,31 @@
 /**
- * `node crash-at-step.ts <options as JSON>`: makes or destroys a key as the gateway does, on its state, and kills itself right after one
+ * `node crash-at-step.ts <options as JSON>`: makes, changes or destroys a key as the gateway does, on its state, and kills itself right after one
  * step, so that nothing of the rest happens: no handler, no undo. The ports are the real ones; only what follows the step is missing.
  */
 import { randomUUID } from 'node:crypto'
 import { deadlineIn } from '../../src/call.ts'
-import type { Catalog } from '../../src/catalog/catalog.ts'
+import type { Catalog, KeyEntry, MaterialRecord } from '../../src/catalog/catalog.ts'
 import { openCatalog } from '../../src/catalog/open.ts'
 import { type HsmOptions, openHsm } from '../../src/hsm/hsm.ts'
 import type { Hsm } from '../../src/hsm/port.ts'
 import { createBackedKey } from '../../src/keys/create-key.ts'
 import { destroyDueKeys } from '../../src/keys/deletion.ts'
+import { createKeyTurns } from '../../src/keys/key-turns.ts'
+import { removeMaterial } from '../../src/keys/remove-material.ts'
+import { createRotation } from '../../src/keys/rotation.ts'
 import { openCatalogSeal, openSystemKeys } from '../../src/keys/system-keys.ts'
 
 export interface CrashOptions {
   readonly catalogFile: string
   readonly hsm: Pick<HsmOptions, 'tokens' | 'groups' | 'stateDirectory'>
-  readonly work: 'create' | 'destroy'
+  /** `rotate` and `remove` (of imported material) work on the key `keyId`. */
+  readonly work: 'create' | 'destroy' | 'rotate' | 'remove'
+  readonly keyId?: string
   /** Method of the catalog or the HSM layer, and after which of its calls to die. */
   readonly after: readonly [method: string, call: number]
   readonly spec: 'SYMMETRIC_DEFAULT' | 'ECC_NIST_P256'
+  /** Of the keys that are due, the one to destroy. */
+  readonly keyId?: string
   /** Wall time, epoch milliseconds. */
   readonly now: number
 }
@@ -49,9 +56,18 @@ if (options.work === 'create') {
     group: 'default',
   } as const
   await createBackedKey(parts, plan, deadline())
+} else if (options.work === 'rotate') {
+  const rotation = createRotation({ ...parts, partition: 'aws', turns: createKeyTurns(), wake: () => {} })
+  await rotation.rotateOnDemand(await getKey(), deadline())
+} else if (options.work === 'remove') {
+  const entry = await getKey()
+  await removeMaterial(parts, entry, entry.materials[0] as MaterialRecord, deadline())
 } else {
+  const dueDeletions = async (before: number) =>
+    (await catalog.dueDeletions(before)).filter(({ keyId }) => keyId === options.keyId)
   await destroyDueKeys({
     ...parts,
+    catalog: { ...parts.catalog, dueDeletions },
     deadline,
     gate: { check: async () => ({ now: options.now, pauses: [] }) },
     deleted: async () => dieAt('deleted'),
@@ -62,6 +78,11 @@ if (options.work === 'create') {
   })
 }
 throw new Error(`there was no ${options.after.join(' ')}`)
+
+async function getKey(): Promise<KeyEntry> {
+  const name = { account: '000000000000', region: 'us-east-1', keyId: options.keyId as string }
+  return (await catalog.findKey(name)) as KeyEntry
+}
 
 function dieAt(method: string): void {
   if (method === options.after[0] && --left === 0) process.kill(process.pid, 'SIGKILL')
