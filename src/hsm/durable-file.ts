@@ -2,7 +2,7 @@
  * Small JSON state files that survive a power cut: written to a temporary file, synced, renamed over the old one, folder synced.
  * Synchronous on purpose: whoever records something here must not go on before it is on disk. One process owns the state folder.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /** The parsed content, `undefined` when the file is absent. @throws when it exists but can't be read or parsed. */
@@ -21,7 +21,9 @@ export function saveJsonFile(path: string, value: unknown): void {
   const folder = dirname(path)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const temporary = `${path}.new`
-  const file = openSync(temporary, 'w', 0o600)
+  // Never through what lies there already: it may be a link that somebody laid, or have another mode.
+  rmSync(temporary, { force: true })
+  const file = openSync(temporary, 'wx', 0o600)
   try {
     writeSync(file, `${JSON.stringify(value, null, 2)}\n`)
     fsyncSync(file)
