@@ -81,6 +81,8 @@ export interface SigV4Options {
 export interface Authenticated {
   readonly principal: Principal
   readonly region: string
+  /** Asked again when work of the call leaves a queue. @throws GatewayError `CredentialsUnknown` when the credential was withdrawn. */
+  readonly admit: () => void
 }
 
 export interface SigV4Verifier extends Disposable {
@@ -110,7 +112,14 @@ export function createSigV4Verifier(options: SigV4Options): SigV4Verifier {
     if (credential === undefined) throw new GatewayError('CredentialsUnknown')
     if (!matches) throw new GatewayError('SignatureMismatch', {})
     checkSession(credential, evidence.headers.get('x-amz-security-token'), nowMs)
-    return { principal: credential.principal, region: evidence.authorization.region }
+    const { accessKeyId, region } = evidence.authorization
+    return {
+      principal: credential.principal,
+      region,
+      admit() {
+        if (credentials.find(accessKeyId) === undefined) throw new GatewayError('CredentialsUnknown')
+      },
+    }
   }
 
   return {

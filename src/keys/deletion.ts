@@ -58,7 +58,7 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
     if (begun === undefined) return false
     // An adopted object was in the token before us and may have other users: only our registration goes. So it is with an object that
     // another key still names, as multi-Region keys do.
-    const isOurs = !entry.key.adopted && entry.key.custody === 'token'
+    const isOurs = !(entry.key.adopted && material.number === 1) && entry.key.custody === 'token'
     if (isOurs && !isNamed(related, material) && !(await catalog.isObjectShared(material)))
       await hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
     await catalog.updateMaterial(name, material.number, { state: 'Destroyed' })

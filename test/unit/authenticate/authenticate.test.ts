@@ -126,9 +126,28 @@ function failure(run: () => unknown): { code: string; text: string | undefined }
   throw new Error('verification passed')
 }
 
+function failureOf(run: () => void): string | undefined {
+  try {
+    run()
+    return undefined
+  } catch (error) {
+    return (error as GatewayError).code
+  }
+}
+
 describe('createSigV4Verifier', () => {
   it('accepts a request signed by the SDK and names principal and Region', async () => {
-    expect(verifier().verify(await sign({ region: 'eu-west-1' }))).toEqual({ principal, region: 'eu-west-1' })
+    expect(verifier().verify(await sign({ region: 'eu-west-1' }))).toMatchObject({ principal, region: 'eu-west-1' })
+  })
+
+  it('admits a call that waited only while its credential is there', async () => {
+    let present = true
+    const credential = { accessKeyId, secret: Buffer.from(secretText), principal }
+    const answer = verifier({ credentials: { find: () => (present ? credential : undefined) } }).verify(await sign())
+    if (answer instanceof Promise) throw new Error('the source is synchronous')
+    expect(failureOf(answer.admit)).toBeUndefined()
+    present = false
+    expect(failureOf(answer.admit)).toBe('CredentialsUnknown')
   })
 
   it('accepts any body, query, path and header values that the SDK signs', async () => {
