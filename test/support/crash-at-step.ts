@@ -18,14 +18,12 @@ import { openCatalogSeal, openSystemKeys } from '../../src/keys/system-keys.ts'
 export interface CrashOptions {
   readonly catalogFile: string
   readonly hsm: Pick<HsmOptions, 'tokens' | 'groups' | 'stateDirectory'>
-  /** `rotate` and `remove` (of imported material) work on the key `keyId`. */
+  /** All but `create` work on the key `keyId`; `remove` removes its imported material. */
   readonly work: 'create' | 'destroy' | 'rotate' | 'remove'
   readonly keyId?: string
   /** Method of the catalog or the HSM layer, and after which of its calls to die. */
   readonly after: readonly [method: string, call: number]
   readonly spec: 'SYMMETRIC_DEFAULT' | 'ECC_NIST_P256'
-  /** Of the keys that are due, the one to destroy. */
-  readonly keyId?: string
   /** Wall time, epoch milliseconds. */
   readonly now: number
 }
