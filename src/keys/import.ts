@@ -27,6 +27,7 @@ import type { KeyTurns } from './key-turns.ts'
 import type { ImportRequest, KeyImport } from './keys.ts'
 import { recoverPublicKey } from './recover-public-key.ts'
 import { finishRemovals, removeMaterial } from './remove-material.ts'
+import { isReplica } from './replica.ts'
 import { testBackingKey } from './self-test.ts'
 
 export interface ImportParts extends CreationParts {
@@ -79,6 +80,7 @@ export function createImport(parts: ImportParts): KeyImport {
       const unwrapping = hsmKeyOf(wrapping, currentMaterial(wrapping))
       const { algorithm } = token
       const arrived = await preview(parts, entry, unwrapping, algorithm, request.encrypted, deadline)
+      await requirePrimaryMaterial(parts, entry, arrived.materialId)
       const imported = {
         expiresAt: request.expiresAt,
         ...(request.description === undefined ? {} : { description: request.description }),
@@ -242,6 +244,15 @@ async function preview(
   } finally {
     await hsm.destroy(key, deadline).catch(() => {})
   }
+}
+
+/** Related keys decrypt for one another, so a replica takes what its primary has and nothing else. @throws GatewayError `KeyMaterialIncorrect` */
+async function requirePrimaryMaterial({ catalog }: ImportParts, entry: KeyEntry, materialId: Buffer): Promise<void> {
+  const { related } = entry.key
+  if (related === undefined || !isReplica(entry)) return
+  const primary = await catalog.findKey({ ...entry.key, region: related.primary })
+  const isKnown = primary?.materials.some((row) => row.state !== 'Creating' && row.materialId.equals(materialId))
+  if (isKnown !== true) throw new GatewayError('KeyMaterialIncorrect')
 }
 
 type ImportPlan =

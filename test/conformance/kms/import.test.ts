@@ -29,6 +29,7 @@ import {
   ImportKeyMaterialCommand,
   type KMSClient,
   ListKeyRotationsCommand,
+  ReplicateKeyCommand,
   RotateKeyOnDemandCommand,
   ScheduleKeyDeletionCommand,
   SignCommand,
@@ -562,6 +563,27 @@ describe('several materials of a symmetric key', () => {
     clock.passes(31 * dayMs)
     await gateway.gateway.settle()
     await expect(metadata(id)).rejects.toMatchObject({ name: 'NotFoundException' })
+  })
+})
+
+describe('a replica of a multi-Region key', () => {
+  it('takes the material of its primary, no other, and then decrypts for it', async () => {
+    const { id } = await makeKey({ MultiRegion: true })
+    const material = randomBytes(32)
+    const { KeyMaterialId } = await send(id, material)
+    const ciphertext = await encrypt(id)
+    await kms.send(new ReplicateKeyCommand({ KeyId: id, ReplicaRegion: 'us-west-2' }))
+    await gateway.gateway.settle()
+    const west = gateway.client({ region: 'us-west-2' })
+    const state = async () => (await west.send(new DescribeKeyCommand({ KeyId: id }))).KeyMetadata!.KeyState
+    expect(await state()).toBe('PendingImport')
+    await expect(importMaterial(west, id, randomBytes(32))).rejects.toMatchObject({
+      name: 'IncorrectKeyMaterialException',
+    })
+    expect((await importMaterial(west, id, material)).KeyMaterialId).toBe(KeyMaterialId)
+    expect(await state()).toBe('Enabled')
+    const { Plaintext } = await west.send(new DecryptCommand({ CiphertextBlob: ciphertext }))
+    expect(Buffer.from(Plaintext!).toString()).toBe('text')
   })
 })
 
