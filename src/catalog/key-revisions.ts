@@ -26,6 +26,11 @@ export function openKeyRevisions(ports: Ports) {
         if (!wanted) return { statements: [], changes: [], result: before }
         const draft = await draftFollowedChange(ports, name, old, applyRevision(name, old, wanted, revision), revision)
         if (wanted.dueAt === undefined) return draft
+        // A date alone changes nothing that anybody caches: it needs no revision.
+        if (draft.statements.length === 0) {
+          await database.write([timerOf(name, wanted.dueAt, revision)])
+          return draft
+        }
         return { ...draft, statements: [...draft.statements, setTimer(db, name, wanted.dueAt, revision)] }
       }),
 
