@@ -28,7 +28,7 @@ export function openKeyRevisions(ports: Ports) {
         if (wanted.dueAt === undefined) return draft
         // A date alone changes nothing that anybody caches: it needs no revision.
         if (draft.statements.length === 0) {
-          await database.write([timerOf(name, wanted.dueAt, revision)])
+          await database.write([setTimer(db, name, wanted.dueAt, revision)])
           return draft
         }
         return { ...draft, statements: [...draft.statements, setTimer(db, name, wanted.dueAt, revision)] }
