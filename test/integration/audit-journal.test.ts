@@ -87,12 +87,15 @@ describe('the HTTP side of the operator door', () => {
     const url = String(gateway.gateway.endpoints.operator)
     const ready = await fetch(`${url}/readyz`)
     expect([ready.status, await ready.json()]).toMatchObject([200, { ready: true, journal: { healthy: true } }])
-    const metrics = await (await fetch(`${url}/metrics`)).text()
+    const readMetrics = async (): Promise<string> => (await fetch(`${url}/metrics`)).text()
+    // The gateway serves as soon as one worker is warm; the second follows.
+    const workers = /hsmgate_workers\{token="softhsm",role="serve",state="ready"\} 2/
+    await expect.poll(readMetrics, { timeout: 20_000 }).toMatch(workers)
+    const metrics = await readMetrics()
     expect(metrics).toMatch(/hsmgate_calls_total\{door="kms",operation="Encrypt",code="ok"\} [1-9]/)
     expect(metrics).toMatch(
       /hsmgate_hsm_calls_total\{group="default",operation="encrypt(ThenVerify)?",code="ok"\} [1-9]/,
     )
-    expect(metrics).toMatch(/hsmgate_workers\{token="softhsm",role="serve",state="ready"\} 2/)
     expect(metrics).not.toContain(keyId)
   })
 })

@@ -232,12 +232,13 @@ describe('forgetting', () => {
   })
 
   it('does not destroy what carries the handle of a key that the module has lost', async () => {
+    const before = (await hsm.sessionSecrets()).length
     const working = await sealing()
     keys.drop(working)
     keys.putBack(working, false)
     expect(keys.borrowSealing(key)).toBeUndefined()
     await sealing(system)
-    expect(await hsm.sessionSecrets()).toContain(working.handle)
+    expect(await hsm.sessionSecrets()).toHaveLength(before + 2)
     await hsm.jobs.destroySession(hsm.call(), working.handle)
   })
 
