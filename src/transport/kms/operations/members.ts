@@ -28,7 +28,8 @@ export const recipient = structure({
   AttestationDocument: blob({ min: 1, max: 262_144 }),
 })
 
-export const keySpec = enumeration([
+/** CustomerMasterKeySpec is deprecated: it stayed with these when KeySpec went on. */
+const masterKeySpecs = [
   'RSA_2048',
   'RSA_3072',
   'RSA_4096',
@@ -42,6 +43,12 @@ export const keySpec = enumeration([
   'HMAC_384',
   'HMAC_512',
   'SM2',
+] as const
+
+export const customerMasterKeySpec = enumeration(masterKeySpecs)
+
+export const keySpec = enumeration([
+  ...masterKeySpecs,
   'ML_DSA_44',
   'ML_DSA_65',
   'ML_DSA_87',
@@ -49,22 +56,6 @@ export const keySpec = enumeration([
   'ML_KEM_512',
   'ML_KEM_768',
   'ML_KEM_1024',
-])
-
-export const customerMasterKeySpec = enumeration([
-  'RSA_2048',
-  'RSA_3072',
-  'RSA_4096',
-  'ECC_NIST_P256',
-  'ECC_NIST_P384',
-  'ECC_NIST_P521',
-  'ECC_SECG_P256K1',
-  'SYMMETRIC_DEFAULT',
-  'HMAC_224',
-  'HMAC_256',
-  'HMAC_384',
-  'HMAC_512',
-  'SM2',
 ])
 
 export const keyUsage = enumeration([
