@@ -45,6 +45,8 @@ export const besideTheFace: Readonly<Record<string, string>> = {
     'the face of native/addon, which also offers peer credentials and the lock on a state folder',
   'src/hsm/events.ts':
     'what the HSM layer tells its observer: the one thing that src/observe implements instead of using',
+  'src/authenticate/tls-bindings.ts':
+    'what the tokens of the signing socket stand for: the endpoint looks them up itself, one after another as they are presented',
 }
 
 export function readSources(root: string, folders: readonly string[]): SourceTree {

@@ -1,0 +1,102 @@
+/**
+ * The capability tokens of the signing socket: what a token stands for, found by its SHA-256 digest. Only digests are kept, here and in the catalog.
+ * Fed from the catalog at start and at every change; what was revoked is not found any more when the command that revoked it answers.
+ * Nothing here calls the HSM or waits.
+ */
+import { createHash } from 'node:crypto'
+
+/** What the bytes to be signed must look like; `any` looks at nothing. */
+export type OffloadPolicy = 'tls13-server' | 'tls12-server-ecdhe' | 'tls13-client' | 'x509' | 'cms' | 'any'
+
+export const offloadPolicies: readonly OffloadPolicy[] = [
+  'tls13-server',
+  'tls12-server-ecdhe',
+  'tls13-client',
+  'x509',
+  'cms',
+  'any',
+]
+
+/** What a token permits: one key, some policies, some users. Frozen. */
+export interface TlsBinding {
+  readonly account: string
+  readonly region: string
+  /** Unique within the account. */
+  readonly name: string
+  /** KMS key id of a key of purpose `tls`. */
+  readonly keyId: string
+  /** SHA-256 of the key's DER SubjectPublicKeyInfo. */
+  readonly spkiDigest: Buffer
+  readonly policies: readonly OffloadPolicy[]
+  /** Users (uid) that may present the token on the Unix socket. */
+  readonly users: readonly number[] | 'any'
+  /** Lower-case hex SHA-256 of the SubjectPublicKeyInfo of client certificates of relays; none unless listed. */
+  readonly relays: readonly string[]
+  /** Signatures per second; without it there is no limit. */
+  readonly ratePerSecond?: number
+  /** Signatures at one time; without it there is no limit. */
+  readonly concurrency?: number
+  readonly revision: number
+}
+
+export interface TlsBindings {
+  find(token: Buffer): TlsBinding | undefined
+}
+
+export interface TlsBindingStore extends TlsBindings {
+  /** Takes the place of the binding of the same account and name. */
+  put(tokenDigest: Buffer, binding: TlsBinding): void
+  drop(account: string, name: string): void
+  /** Drops all bindings of one key. */
+  dropKey(key: Pick<TlsBinding, 'account' | 'region' | 'keyId'>): void
+  clear(): void
+  readonly size: number
+}
+
+/** SHA-256. Tokens are 32 random bytes, so that neither salt nor stretching adds anything. */
+export function digestToken(token: Uint8Array): Buffer {
+  return createHash('sha256').update(token).digest()
+}
+
+/** Of the principal that presents a token, as policies and audit records name it. */
+export function tlsPrincipalArn(partition: string, { account, name }: Pick<TlsBinding, 'account' | 'name'>): string {
+  return `arn:${partition}:iam::${account}:user/hsmgate/tls/${name}`
+}
+
+export function createTlsBindingStore(): TlsBindingStore {
+  /** By digest, in hex. Whoever times a look-up learns of a digest, not of a token. */
+  const bindings = new Map<string, TlsBinding>()
+  const digests = new Map<string, string>()
+
+  function drop(account: string, name: string): void {
+    const id = `${account}/${name}`
+    const digest = digests.get(id)
+    if (digest === undefined) return
+    digests.delete(id)
+    bindings.delete(digest)
+  }
+
+  return {
+    find: (token) => bindings.get(digestToken(token).toString('hex')),
+    put(tokenDigest, binding) {
+      const digest = tokenDigest.toString('hex')
+      drop(binding.account, binding.name)
+      bindings.set(digest, Object.freeze(binding))
+      digests.set(`${binding.account}/${binding.name}`, digest)
+    },
+    drop,
+    dropKey({ account, region, keyId }) {
+      for (const binding of [...bindings.values()]) {
+        if (binding.account === account && binding.region === region && binding.keyId === keyId)
+          drop(account, binding.name)
+      }
+    },
+    clear() {
+      bindings.clear()
+      digests.clear()
+    },
+    get size() {
+      return bindings.size
+    },
+  }
+}
