@@ -8,6 +8,7 @@
 #include "module_object.h"
 #include "pool_object.h"
 #include "values.h"
+#include "verification.h"
 
 #include <climits>
 #include <napi.h>
@@ -80,6 +81,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports)
     exports.Set("peerCredentials", Napi::Function::New<peerCredentials>(env, "peerCredentials"));
     exports.Set("lockFile", Napi::Function::New<lock>(env, "lockFile"));
     exports.Set("hardenProcess", Napi::Function::New<harden>(env, "hardenProcess"));
+    exports.Set("verifySignature", Napi::Function::New<verifySignature>(env, "verifySignature"));
     exports.Set("wipe", Napi::Function::New<wipeBytes>(env, "wipe"));
     return exports;
 }

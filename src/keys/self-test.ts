@@ -39,8 +39,10 @@ export async function backingKeyWorks(
     case 'ENCRYPT_DECRYPT': {
       const data = randomBytes(16)
       if (specs[key.spec].family === 'aes') {
-        const sealed = await hsm.encrypt(key, 'SEAL', { data }, deadline)
-        return data.equals(await hsm.decrypt(key, 'SEAL', { data: sealed }, deadline))
+        const algorithm = key.purpose === 'xks' ? 'AES_GCM' : 'SEAL'
+        const context = Buffer.from('hsmgate self-test')
+        const sealed = await hsm.encrypt(key, algorithm, { context, data }, deadline)
+        return data.equals(await hsm.decrypt(key, algorithm, { context, data: sealed }, deadline))
       }
       const encrypted = publicEncrypt(
         { key: importSpki(spki), padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha1' },
@@ -54,7 +56,7 @@ export async function backingKeyWorks(
       const input = algorithm.hash === null ? message : createHash(algorithm.hash).update(message).digest()
       const raw = await hsm.sign(key, algorithm.hsm, input, deadline)
       const signature = algorithm.family === 'ecdsa' ? encodeEcdsaSignature(raw) : raw
-      const request = { spec: key.spec, algorithm, publicKey: importSpki(spki), message, messageType: 'RAW', signature }
+      const request = { algorithm, publicKey: spki, message, messageType: 'RAW', signature }
       return isSignatureValid(request)
     }
     case 'GENERATE_VERIFY_MAC': {

@@ -293,9 +293,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
 
     async verify(entry, request) {
       const algorithm = prepareSignature(entry, request, 'Verify')
-      const publicKey = publicKeyOf(currentMaterial(entry))
-      if (!isSignatureValid({ ...request, spec: entry.key.spec, algorithm, publicKey }))
-        throw new GatewayError('SignatureInvalid')
+      const { publicKey } = currentMaterial(entry)
+      if (!(await isSignatureValid({ ...request, algorithm, publicKey }))) throw new GatewayError('SignatureInvalid')
       if (request.dryRun) throw new GatewayError('DryRun')
     },
 

@@ -71,6 +71,18 @@ export const paramKind = {
   sp800108: 9,
 } as const
 
+/** What `verifySignature` verifies; the values are the addon's wire values (native/addon/verification.cc). */
+export const signatureScheme = {
+  pkcs1: 1,
+  pss: 2,
+  ecdsa: 3,
+  ed25519: 4,
+  ed25519ph: 5,
+  mlDsa: 6,
+  mlDsaMu: 7,
+} as const
+export type SignatureScheme = (typeof signatureScheme)[keyof typeof signatureScheme]
+
 export interface SlotDescription {
   readonly slot: bigint
   readonly tokenPresent: boolean
@@ -173,11 +185,26 @@ export interface Addon {
   lockFile(path: string): number
   /** PR_SET_DUMPABLE 0, RLIMIT_CORE 0 and, with `dieWithParent`, PR_SET_PDEATHSIG SIGKILL. */
   hardenProcess(options: { dieWithParent: boolean }): void
+  /**
+   * Whether `signature` is valid, by Node's own OpenSSL on libuv's thread pool. `publicKey` is DER SubjectPublicKeyInfo, `hash` OpenSSL's name
+   * of the digest (RSA only, else ''), `signature` DER for ECDSA. `input` is the digest for RSA and ECDSA, the 64 bytes of mu for `mlDsaMu`, else
+   * the message. False for everything malformed; no low-S rule. @throws TypeError on arguments that make no sense
+   */
+  verifySignature(
+    scheme: SignatureScheme,
+    hash: string,
+    publicKey: Uint8Array,
+    input: Uint8Array,
+    signature: Uint8Array,
+  ): Promise<boolean>
   /** explicit_bzero. */
   wipe(bytes: Uint8Array): void
 }
 
 /** Loads the addon; it is built by `deploy/setup.sh` into native/build. */
 export function loadAddon(): Addon {
-  return createRequire(import.meta.url)('../../../native/build/hsmgate.node') as Addon
+  loaded ??= createRequire(import.meta.url)('../../../native/build/hsmgate.node') as Addon
+  return loaded
 }
+
+let loaded: Addon | undefined

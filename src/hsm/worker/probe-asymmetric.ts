@@ -15,13 +15,12 @@ import {
   verify,
 } from 'node:crypto'
 import type { KeySpec, KeyUsage, SignAlgorithm } from '../port.ts'
+import { loadAddon, signatureScheme } from './addon.ts'
 import { CKA, CKM } from './cryptoki.ts'
-import { verifyEd25519ph } from './ed25519ph.ts'
 import { CallFailure } from './failure.ts'
 import { keyShapes } from './key-shapes.ts'
 import { oaepEntries } from './mechanisms.ts'
 import { isOfTheMoment, isRefused, type ProbeKey, type ProbeRun, sessionIntent } from './probe-run.ts'
-import { ed25519Bytes } from './spki.ts'
 
 const noBytes = Buffer.alloc(0)
 const ecdsaCurves = ['ECC_NIST_P256', 'ECC_NIST_P384', 'ECC_NIST_P521', 'ECC_SECG_P256K1'] as const
@@ -228,7 +227,7 @@ export async function probeEdwards(run: ProbeRun): Promise<void> {
     const digest = randomBytes(64)
     const signature = await signing.sign(run.call, key.ref, 'ED25519_PH', digest)
     if (verify(null, digest, publicKey, signature)) return 'phFlag is ignored: a plain Ed25519 signature came back'
-    return verifyEd25519ph(key.publicKey.subarray(-ed25519Bytes), digest, signature)
+    return loadAddon().verifySignature(signatureScheme.ed25519ph, '', key.publicKey, digest, signature)
   })
   if (isPure) run.specs.ECC_NIST_EDWARDS25519 = ['SIGN_VERIFY']
 }
