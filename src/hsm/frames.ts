@@ -106,6 +106,13 @@ export const operations = {
     request: { ...key, prefix: 'bytes', context: 'bytes', count: 'u32' },
     response: { plaintext: 'bytes', sealed: 'bytes' },
   },
+  /** AES_GCM, SHA-256 over `digestPrefix` and the answer, then the decryption that proves it: an XKS Encrypt in one round trip. */
+  encryptDigested: {
+    code: 25,
+    roles: ['serve'],
+    request: { ...key, context: 'bytes', digestPrefix: 'bytes', data: 'bytes' },
+    response: { output: 'bytes', digest: 'bytes' },
+  },
 } as const satisfies Record<string, { code: number; roles: readonly string[]; request: Fields; response: Fields }>
 
 export type OperationName = keyof typeof operations

@@ -239,6 +239,21 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
     decrypt: (key, algorithm, input, deadline) => cipher('decrypt', key, algorithm, input, deadline),
     encryptThenVerify: (key, algorithm, input, deadline) =>
       cipher('encryptThenVerify', key, algorithm, input, deadline),
+    encryptDigested(key, input, deadline) {
+      const pick = ({ output, digest }: Response<'encryptDigested'>) => ({
+        output: asBuffer(output),
+        digest: asBuffer(digest),
+      })
+      return perform(
+        key.group,
+        'encryptDigested',
+        rules.cryptographic,
+        { ...wireKey(key), ...input },
+        deadline,
+        pick,
+        key,
+      )
+    },
     mac(key, algorithm, message, deadline) {
       const fields = { ...wireKey(key), algorithm: algorithmCodes[algorithm], message }
       return perform(key.group, 'mac', rules.cryptographic, fields, deadline, ({ mac }) => asBuffer(mac), key)

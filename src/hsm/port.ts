@@ -87,7 +87,8 @@ export type MacAlgorithm =
 /**
  * `SEAL`: AES-256-GCM in the key's construction. The sealed bytes are u8 saltLen, salt, u8 ivLen, iv, ciphertext, 16 bytes tag; the
  * additional data is `prefix`, then saltLen .. iv (the iv left out where the module makes it), then `context`.
- * `AES_GCM`: the key itself, for XKS: u8 ivLen, iv, ciphertext, tag; additional data is `context` alone.
+ * `AES_GCM`: the key itself, for XKS: u8 ivLen, iv, ciphertext, tag; additional data is `context` alone, never empty to decrypt, where an
+ * IV may also have 16 bytes.
  */
 export type CipherAlgorithm = 'SEAL' | 'AES_GCM' | 'RSAES_OAEP_SHA_1' | 'RSAES_OAEP_SHA_256'
 
@@ -200,6 +201,15 @@ export interface Hsm extends AsyncDisposable {
   decrypt(key: HsmKey, algorithm: CipherAlgorithm, input: CipherInput, deadline: Deadline): Promise<Buffer>
   /** Encrypts, decrypts the result in the same worker operation and compares. */
   encryptThenVerify(key: HsmKey, algorithm: CipherAlgorithm, input: CipherInput, deadline: Deadline): Promise<Buffer>
+  /**
+   * AES_GCM of a key of purpose `xks`, and SHA-256 over `digestPrefix`, IV, ciphertext and tag, taken before the same worker operation
+   * decrypts the result and compares.
+   */
+  encryptDigested(
+    key: HsmKey,
+    input: { readonly context: Uint8Array; readonly digestPrefix: Uint8Array; readonly data: Uint8Array },
+    deadline: Deadline,
+  ): Promise<{ readonly output: Buffer; readonly digest: Buffer }>
   mac(key: HsmKey, algorithm: MacAlgorithm, message: Uint8Array, deadline: Deadline): Promise<Buffer>
   /** Raw ECDH shared secret (x coordinate, full width) with the peer's DER SubjectPublicKeyInfo. @throws `ValidationFailed` for a bad point. */
   derive(key: HsmKey, peerPublicKey: Uint8Array, deadline: Deadline): Promise<Buffer>

@@ -2,15 +2,16 @@
  * Encryption and decryption: SEAL (AES-256-GCM in the construction of the key), AES_GCM (the key itself, for XKS) and RSAES-OAEP.
  *
  * Sealed bytes: u8 saltLen, salt, u8 ivLen, iv, ciphertext, tag of 16. Additional data: prefix, then saltLen .. iv (without an IV that
- * the module makes), then context. IVs are random, 96 bits. Everything that can be wrong with a ciphertext is one `CiphertextInvalid`.
+ * the module makes), then context. IVs are random, 96 bits; AES_GCM also opens what others encrypted under IVs of 128 bits (XKS proxy API).
+ * Everything that can be wrong with a ciphertext is one `CiphertextInvalid`.
  */
-import { randomFillSync } from 'node:crypto'
+import { createHash, randomFillSync, timingSafeEqual } from 'node:crypto'
 import type { Request } from '../frames.ts'
 import type { CipherAlgorithm } from '../port.ts'
 import { type JobOp, jobOp, paramKind } from './addon.ts'
 import { CKM } from './cryptoki.ts'
 import type { Facts } from './facts.ts'
-import { refusal } from './failure.ts'
+import { CallFailure, refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
 import { Oaep } from './oaep.ts'
 import { asBuffer, isStale, type KeyRef, type Objects } from './objects.ts'
@@ -18,6 +19,8 @@ import { saltBytes, type WorkingKey, type WorkingKeys } from './working-keys.ts'
 
 export const ivBytes = 12
 export const tagBytes = 16
+/** What AES_GCM opens; new IVs have 12 bytes. */
+const gcmIvBytes: readonly number[] = [ivBytes, 16]
 /** KMS plaintexts end at 4096 bytes; secrets of the gateway itself may be longer. */
 export const plaintextBytesMax = 64 * 1024
 
@@ -90,12 +93,13 @@ export interface Sealed {
 export function parseSealed(sealed: Buffer): Sealed {
   const saltLength = sealed[0]
   if (saltLength !== 0 && saltLength !== saltBytes) throw invalid()
-  return { salt: sealed.subarray(1, 1 + saltLength), ...parseIvAndBody(sealed.subarray(1 + saltLength)) }
+  return { salt: sealed.subarray(1, 1 + saltLength), ...parseIvAndBody(sealed.subarray(1 + saltLength), [ivBytes]) }
 }
 
-function parseIvAndBody(bytes: Buffer): { iv: Buffer; body: Buffer } {
-  if (bytes[0] !== ivBytes || bytes.length < 1 + ivBytes + tagBytes) throw invalid()
-  return { iv: bytes.subarray(1, 1 + ivBytes), body: bytes.subarray(1 + ivBytes) }
+function parseIvAndBody(bytes: Buffer, lengths: readonly number[]): { iv: Buffer; body: Buffer } {
+  const [length = 0] = bytes
+  if (!lengths.includes(length) || bytes.length < 1 + length + tagBytes) throw invalid()
+  return { iv: bytes.subarray(1, 1 + length), body: bytes.subarray(1 + length) }
 }
 
 export class Cipher {
@@ -126,6 +130,32 @@ export class Cipher {
     if (algorithm === 'SEAL') return this.#open(call, key, input)
     if (algorithm === 'AES_GCM') return this.#gcmDecrypt(call, key, input)
     return this.#oaep.decrypt(call, key, algorithm, asBuffer(input.data))
+  }
+
+  /**
+   * The digest is taken of what the module answered before the decryption that proves it: taken afterwards, it would vouch for a bit that
+   * flipped in between (XKS proxy API, "ciphertextDataIntegrityValue").
+   */
+  async encryptDigested(
+    call: Call,
+    key: KeyRef,
+    { context, digestPrefix, data }: Pick<Request<'encryptDigested'>, 'context' | 'digestPrefix' | 'data'>,
+  ): Promise<{ readonly output: Buffer; readonly digest: Buffer }> {
+    if (data.length > plaintextBytesMax) throw refusal('ValidationFailed', 'plaintext too long')
+    checkUse(key, 'AES_GCM')
+    const output = await this.#gcmEncrypt(call, key, { prefix: noBytes, context, data }, jobOp.encrypt)
+    const digest = createHash('sha256').update(digestPrefix).update(output.subarray(1)).digest()
+    let proof: Buffer
+    try {
+      proof = await this.#gcmDecrypt(call, key, { prefix: noBytes, context, data: output })
+    } catch (error) {
+      if (error instanceof CallFailure && error.failure.code === 'CiphertextInvalid') throw unproven()
+      throw error
+    }
+    const isSame = proof.length === data.length && timingSafeEqual(proof, data)
+    proof.fill(0)
+    if (!isSame) throw unproven()
+    return { output, digest }
   }
 
   async #seal(call: Call, key: KeyRef, input: Input, op: EncryptOp): Promise<Buffer> {
@@ -235,7 +265,9 @@ export class Cipher {
   }
 
   async #gcmDecrypt(call: Call, key: KeyRef, input: Input): Promise<Buffer> {
-    const { iv, body } = parseIvAndBody(asBuffer(input.data))
+    // whoever wraps keys with AES-GCM gives no additional data; without any, a key that also unwraps would open those
+    if (input.context.length === 0) throw invalid()
+    const { iv, body } = parseIvAndBody(asBuffer(input.data), gcmIvBytes)
     const params = sealParams(noBytes, undefined, iv, input.context, 'caller')
     const result = await this.#objects.run(call, key, jobOp.decrypt, CKM.aesGcm, params, body, null, body.length)
     return this.#output(call, jobOp.decrypt, result)
@@ -272,6 +304,10 @@ function checkUse(key: KeyRef, algorithm: CipherAlgorithm): void {
         ? isAes && key.construction === 'direct' && key.purpose === 'xks'
         : isRsa && (key.purpose === 'kms' || key.purpose === 'system')
   if (!fits) throw refusal('KeyUsageInvalid', `${algorithm} is not for ${key.spec} of purpose ${key.purpose}`)
+}
+
+function unproven(): Error {
+  return refusal('HsmFailure', 'what the module encrypted does not decrypt to the same', 'S')
 }
 
 function invalid(): Error {

@@ -6,6 +6,7 @@ import { createCipheriv, randomBytes } from 'node:crypto'
 import type { Construction } from '../port.ts'
 import { type JobOp, jobOp, type MechanismDescription } from './addon.ts'
 import { CKA, CKK, CKM } from './cryptoki.ts'
+import { tryMade } from './iv-conduct.ts'
 import type { Call, JobInput, JobResult, Jobs } from './jobs.ts'
 import { encodeParams, encodeTemplate } from './pack.ts'
 import { sessionSecretTemplate } from './templates.ts'
@@ -75,7 +76,11 @@ class Proof {
     const key = await this.#aesKey([CKA.encrypt, CKA.decrypt])
     if (key === undefined) return 'none'
     try {
-      for (const mode of [first, second] as const) if (await this.#gcm(key, mode)) return mode
+      for (const mode of [first, second] as const) {
+        if (!(await this.#gcm(key, mode))) continue
+        // IVs of ours are random; those of a module that repeats them would give away every plaintext
+        if (mode === 'caller' || (await tryMade(this.#jobs, this.#call, key.handle)) === 'distinct') return mode
+      }
       return 'none'
     } finally {
       this.#jobs.discard(key.handle)

@@ -66,7 +66,7 @@ async function tryZero(jobs: Jobs, call: Call, key: bigint): Promise<IvConduct['
 }
 
 /** With `module` the output begins with the IV as it stands in the parameters after the call. */
-async function tryMade(jobs: Jobs, call: Call, key: bigint): Promise<IvConduct['made']> {
+export async function tryMade(jobs: Jobs, call: Call, key: bigint): Promise<IvConduct['made']> {
   const ivs = new Set<string>()
   for (let i = 0; i < drawn; i++) {
     const { rv, output } = await gcm(jobs, call, false, key, Buffer.alloc(ivBytes), data, 'module')

@@ -184,10 +184,10 @@ function checkSession(entry: SessionEntry, key: KeyRef): SessionEntry {
 }
 
 /**
- * A wrapping key must not be turned into a decryption oracle for what was wrapped to it. At the KMS door an AES key is none: it opens what
- * was sealed with a header of ours as additional data, and nothing else. Other tools' AES keys may do everything, more often than not.
+ * A wrapping key must not be turned into a decryption oracle for what was wrapped to it. At the KMS and XKS doors an AES key is none: it opens
+ * AES-GCM with additional data in a form of ours, and nothing else. Other tools' AES keys may do everything, more often than not.
  */
 function refuseUnwrappingKey(object: UsableObject, { spec, purpose }: KeyRef): void {
-  if (!object.unwraps || (spec === 'SYMMETRIC_DEFAULT' && purpose === 'kms')) return
+  if (!object.unwraps || (spec === 'SYMMETRIC_DEFAULT' && (purpose === 'kms' || purpose === 'xks'))) return
   throw refusal('KeyUsageInvalid', 'a key that unwraps keys decrypts nothing else')
 }

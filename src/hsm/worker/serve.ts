@@ -39,7 +39,7 @@ const allowed: Readonly<Record<Purpose, ReadonlySet<OperationName>>> = {
     'sealRandom',
   ] as const),
   tls: new Set(['sign', 'verify'] as const),
-  xks: new Set(['encrypt', 'decrypt', 'encryptThenVerify'] as const),
+  xks: new Set(['encrypt', 'decrypt', 'encryptThenVerify', 'encryptDigested'] as const),
   system: new Set(['sign', 'verify', 'encrypt', 'decrypt', 'encryptThenVerify', 'mac', 'wrap', 'unwrap'] as const),
 }
 
@@ -102,6 +102,14 @@ export class Serving {
           const algorithm = cipherOf(fields.algorithm)
           const op = operation === 'encrypt' ? jobOp.encrypt : jobOp.encryptVerify
           return { output: await this.#cipher.encrypt(call, key, algorithm, fields, op) }
+        } finally {
+          fields.data.fill(0)
+        }
+      }
+      case 'encryptDigested': {
+        const { fields } = frame
+        try {
+          return await this.#cipher.encryptDigested(call, this.#key(fields, 'encryptDigested'), fields)
         } finally {
           fields.data.fill(0)
         }
