@@ -407,6 +407,44 @@ export interface Catalog extends AsyncDisposable {
   setAccessKeyActive(accessKeyId: string, active: boolean): Promise<void>
   deleteAccessKey(accessKeyId: string): Promise<void>
 
+  /** A sealed document of a door; its owner validates the body. Changes are told as table `document`, name `<collection>/<name>`. */
+  findDocument(collection: string, name: string): Promise<string | undefined>
+  /** By ascending name, without damaged ones. */
+  listDocuments(collection: string): Promise<readonly { readonly name: string; readonly body: string }[]>
+  /**
+   * Changes a document as `review` says, which sees it as the write finds it: a new body, null to delete it, undefined to leave it. It may
+   * throw to refuse, and be called again when another gateway was faster. Answers what is there afterwards.
+   */
+  changeDocument(
+    collection: string,
+    name: string,
+    review: (found: string | undefined) => string | null | undefined,
+  ): Promise<string | undefined>
+
+  /** Custom key stores of all accounts and Regions, by account, Region and id; without damaged ones. */
+  listCustomKeyStores(): Promise<readonly CustomKeyStoreRecord[]>
+  /** `review` sees all stores as the write finds them and throws to refuse; it may be called again when another gateway was faster. */
+  createCustomKeyStore(
+    store: Omit<CustomKeyStoreRecord, 'revision'>,
+    review: (existing: readonly CustomKeyStoreRecord[]) => void,
+  ): Promise<CustomKeyStoreRecord>
+  /**
+   * Changes or removes a store as `review` says, which sees it and the others as the write finds them, answers undefined to change nothing and
+   * may throw to refuse. The result is the store as it is afterwards; undefined when there is none (any more).
+   */
+  changeCustomKeyStore(
+    name: CustomKeyStoreName,
+    review: (
+      found: CustomKeyStoreRecord | undefined,
+      others: readonly CustomKeyStoreRecord[],
+    ) => CustomKeyStoreChanges | 'remove' | undefined,
+  ): Promise<CustomKeyStoreRecord | undefined>
+  /** Keys of an account and Region that live in custom key stores, with what their rows say of it; unverified. */
+  listKeysInCustomStores(
+    account: string,
+    region: string,
+  ): Promise<readonly (KeyName & Pick<KeyRecord, 'extra' | 'state'>)[]>
+
   getSetting(name: string): Promise<string | undefined>
   putSetting(name: string, value: string): Promise<void>
   /** Takes or renews a named lease for this instance; the fencing number grows with every change of holder. Undefined: someone else holds it. */

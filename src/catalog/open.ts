@@ -9,6 +9,7 @@ import { openAliases } from './aliases.ts'
 import { createCache } from './cache.ts'
 import type { Catalog, RowSeal } from './catalog.ts'
 import { catalogUnavailable, type Database } from './database.ts'
+import { openDocuments } from './documents.ts'
 import { openGrants } from './grants.ts'
 import { openInstance } from './instance.ts'
 import { openKeyRevisions } from './key-revisions.ts'
@@ -126,6 +127,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     ...openPrincipals(ports),
     ...openAccessKeys(ports),
     ...openSettings(ports),
+    ...openDocuments(ports),
     ...openLeases(database, queue, instance.id, now, pollMs === undefined),
     revision: queue.revision,
     onChange(listener) {

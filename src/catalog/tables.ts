@@ -137,6 +137,16 @@ export interface AccessKeyRow {
   readonly hmac: Uint8Array
 }
 
+export interface DocumentRow {
+  readonly account: string
+  readonly region: string
+  readonly collection: string
+  readonly name: string
+  readonly body: string
+  readonly revision: number
+  readonly hmac: Uint8Array
+}
+
 export interface SettingRow {
   readonly account: string
   readonly region: string
@@ -185,6 +195,7 @@ export interface SealedTables {
   readonly principal: PrincipalRow
   readonly principal_policy: PrincipalPolicyRow
   readonly access_key: AccessKeyRow
+  readonly document: DocumentRow
 }
 
 export interface Tables extends SealedTables {
@@ -278,6 +289,7 @@ export const sealedColumns = {
     'created_at',
     'revision',
   ),
+  document: columnsOf<DocumentRow>()('account', 'region', 'collection', 'name', 'body', 'revision'),
 } as const satisfies Record<SealedTable, readonly string[]>
 
 /** Grants have no seal each: their key names the digest of all of them, over these columns, see grant-set.ts. */
@@ -315,6 +327,7 @@ const rowNames: { readonly [T in NamedTable]: (row: Tables[T]) => string } = {
   principal: (row) => `${row.account}/${row.kind}/${row.name}`,
   principal_policy: (row) => `${row.account}/${row.kind}/${row.principal}/${row.name}`,
   access_key: (row) => row.access_key_id,
+  document: (row) => `${row.collection}/${row.name}`,
 }
 
 /** The name of a row in the change table and in messages to the operator. */

@@ -2,6 +2,7 @@
 import { spineFirst } from './2026-11-21-spine-first.ts'
 import { grantsOfKeys } from './2026-11-22-grants-of-keys.ts'
 import { keyLife } from './2026-11-22-key-life.ts'
+import { xksStores } from './2026-11-22-xks-stores.ts'
 import type { Migration } from './migration.ts'
 
-export const migrations: readonly Migration[] = [spineFirst, grantsOfKeys, keyLife]
+export const migrations: readonly Migration[] = [spineFirst, grantsOfKeys, keyLife, xksStores]
