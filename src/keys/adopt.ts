@@ -9,7 +9,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import type { Deadline } from '../call.ts'
 import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
-import type { AdoptableObject, Hsm, HsmKey, KeySpec, KeyUsage } from '../hsm/port.ts'
+import type { AdoptableObject, Hsm, HsmKey, KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
 import { choosePurpose, chooseUsage, readOwnLabel } from './adoptable.ts'
 import { createKeyId } from './identifiers.ts'
 import type { AdoptKeyRequest, KeyService, Locale } from './keys.ts'
@@ -70,7 +70,7 @@ async function adoptKey(
   }
   await refuseKnown(catalog, group, object)
 
-  const construction = constructionOf(object, spec)
+  const construction = constructionOf(object, spec, purpose)
   const publicKey = requirePublicKey(object, spec)
   const key: HsmKey = {
     group,
@@ -86,7 +86,7 @@ async function adoptKey(
   const materialId =
     publicKey.length > 0
       ? createHash('sha256').update(publicKey).update(name.keyId).digest()
-      : await hsm.mac(key, 'MATERIAL_ID', Buffer.from(name.keyId), deadline)
+      : await secretIdOf(hsm, key, object, name.keyId, deadline)
   const adoption: AdoptionRecord = {
     objectClass: object.objectClass,
     label: object.label,
@@ -130,6 +130,19 @@ async function adoptKey(
   })
 }
 
+/** A secret that neither encrypts nor decrypts can't tell itself from others; its name must do. */
+async function secretIdOf(
+  hsm: Hsm,
+  key: HsmKey,
+  { objectId, label, usages }: AdoptableObject,
+  keyId: string,
+  deadline: Deadline,
+): Promise<Buffer> {
+  const isMute = key.construction === 'direct' && !usages.includes('encrypt') && !usages.includes('decrypt')
+  if (!isMute) return hsm.mac(key, 'MATERIAL_ID', Buffer.from(keyId), deadline)
+  return createHash('sha256').update(objectId).update(label).update(keyId).digest()
+}
+
 function requireSpec({ spec, objectClass }: AdoptableObject): KeySpec {
   if (spec !== undefined) return spec
   throw invalid(`The object is a ${objectClass} key of a type or size that no key spec has.`)
@@ -149,8 +162,9 @@ function requirePublicKey({ publicKey, objectClass }: AdoptableObject, spec: Key
   )
 }
 
-function constructionOf({ usages }: AdoptableObject, spec: KeySpec): HsmKey['construction'] {
+function constructionOf({ usages }: AdoptableObject, spec: KeySpec, purpose: Purpose): HsmKey['construction'] {
   if (spec !== 'SYMMETRIC_DEFAULT') return 'none'
+  if (purpose === 'xks') return 'direct'
   return usages.includes('encrypt') || usages.includes('decrypt') ? 'direct' : 'derived'
 }
 
@@ -172,14 +186,16 @@ async function proveUse(
   throw invalid(`The object failed its first use: the result does not verify${suspicion}.`)
 }
 
+const proofContext = Buffer.from('hsmgate proof')
+
 /** As far as its usages go: what an object that only decrypts makes of a ciphertext can't be known beforehand. */
 async function sealWorks(hsm: Hsm, key: HsmKey, usages: readonly string[], deadline: Deadline): Promise<boolean> {
   if (!usages.includes('encrypt')) return true
   const algorithm = key.purpose === 'xks' ? 'AES_GCM' : 'SEAL'
   const data = randomBytes(16)
-  const sealed = await hsm.encrypt(key, algorithm, { data: Buffer.from(data) }, deadline)
+  const sealed = await hsm.encrypt(key, algorithm, { context: proofContext, data: Buffer.from(data) }, deadline)
   if (!usages.includes('decrypt')) return sealed.length > data.length
-  return data.equals(await hsm.decrypt(key, algorithm, { data: sealed }, deadline))
+  return data.equals(await hsm.decrypt(key, algorithm, { context: proofContext, data: sealed }, deadline))
 }
 
 async function refuseKnown(catalog: Catalog, group: string, object: AdoptableObject): Promise<void> {

@@ -37,11 +37,13 @@ function possibleUsages(
   isOwn: boolean,
 ): readonly KeyUsage[] {
   const has = (usage: string): boolean => usages.includes(usage)
-  // a key that unwraps keys must not decrypt what was wrapped to it; the KMS door opens its own AES ciphertexts alone
-  const unwraps = has('unwrap') && !(spec === 'SYMMETRIC_DEFAULT' && purpose === 'kms')
+  // a key that unwraps keys must not decrypt what was wrapped to it; the KMS and XKS doors open AES ciphertexts of their own form alone
+  const unwraps = has('unwrap') && !(spec === 'SYMMETRIC_DEFAULT' && (purpose === 'kms' || purpose === 'xks'))
   const decrypts = has('decrypt') && !unwraps
   switch (specs[spec].family) {
     case 'aes':
+      // what a key of an external key store can do, GetKeyMetadata tells: one that only encrypts is a key too
+      if (purpose === 'xks') return ['ENCRYPT_DECRYPT']
       return (has('encrypt') && !unwraps) || decrypts || (isOwn && has('derive')) ? ['ENCRYPT_DECRYPT'] : []
     case 'rsa':
       return [...(has('sign') ? (['SIGN_VERIFY'] as const) : []), ...(decrypts ? (['ENCRYPT_DECRYPT'] as const) : [])]

@@ -356,6 +356,39 @@ export interface KeyService extends KeyRotation, KeyImport, MultiRegionKeys {
   algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[]
 }
 
+/** Keys of purpose `xks` (direct-keys.ts): AES-256-GCM with the backing key itself. */
+export interface DirectKeys {
+  /** Undefined for keys of another purpose too. */
+  find(name: KeyName): KeyEntry | undefined | Promise<KeyEntry | undefined>
+  /** What the object behind the key permits (`encrypt`, `decrypt`, `sign`, ..), as far as it was known when it was registered. */
+  describe(entry: KeyEntry): { readonly usages: readonly string[]; readonly isEnabled: boolean }
+  /**
+   * With `digestPrefix`, also SHA-256 over it, IV, ciphertext and tag, of a result that was then decrypted and compared.
+   * @throws `KeyDisabled`, `KeyStateInvalid` (also when the key has no messages left), `KeyUsageInvalid`.
+   */
+  encrypt(
+    entry: KeyEntry,
+    request: {
+      readonly plaintext: Uint8Array
+      /** Additional data; never empty. */
+      readonly context: Uint8Array
+      readonly digestPrefix?: Uint8Array
+    },
+    deadline: Deadline,
+  ): Promise<{ readonly iv: Buffer; readonly ciphertext: Buffer; readonly tag: Buffer; readonly digest?: Buffer }>
+  /** IVs of 12 or 16 bytes, tags of 16. @throws `CiphertextInvalid`, `KeyDisabled`, `KeyStateInvalid`, `KeyUsageInvalid`. */
+  decrypt(
+    entry: KeyEntry,
+    request: {
+      readonly iv: Uint8Array
+      readonly ciphertext: Uint8Array
+      readonly tag: Uint8Array
+      readonly context: Uint8Array
+    },
+    deadline: Deadline,
+  ): Promise<Buffer>
+}
+
 /** What stands against destroying keys. */
 export type Pause =
   | {
