@@ -188,6 +188,36 @@ export interface CredentialEntry {
   readonly principal: PrincipalRecord
 }
 
+/**
+ * A custom key store: a further token, or the proxy of an external key manager. What `settings` says of it is its owner's (src/stores),
+ * who validated it.
+ */
+export interface CustomKeyStoreRecord {
+  readonly account: string
+  readonly region: string
+  /** `cks-` and 17 hex; of one store in the whole catalog. */
+  readonly storeId: string
+  /** Unique in account and Region, as the reviews of its owner see to. */
+  readonly name: string
+  readonly type: 'AWS_CLOUDHSM' | 'EXTERNAL_KEY_STORE'
+  readonly state: 'DISCONNECTED' | 'CONNECTING' | 'CONNECTED' | 'FAILED' | 'DISCONNECTING'
+  /** Why the last connection failed; null but in state `FAILED`. */
+  readonly errorCode: string | null
+  readonly settings: Readonly<Record<string, unknown>>
+  /** The password or the secret of the proxy's credential, sealed under the system key `secret-sealing`. */
+  readonly sealedSecret: Buffer
+  /** Grows with every new secret. */
+  readonly secretVersion: number
+  /** Epoch milliseconds. */
+  readonly createdAt: number
+  readonly revision: number
+}
+
+export type CustomKeyStoreName = Pick<CustomKeyStoreRecord, 'account' | 'region' | 'storeId'>
+export type CustomKeyStoreChanges = Partial<
+  Pick<CustomKeyStoreRecord, 'name' | 'state' | 'errorCode' | 'settings' | 'sealedSecret' | 'secretVersion'>
+>
+
 export type NewMaterial = Omit<MaterialRecord, 'revision' | keyof KeyName>
 
 export interface NewKey {

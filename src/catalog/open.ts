@@ -8,6 +8,7 @@ import { openAccessKeys } from './access-keys.ts'
 import { openAliases } from './aliases.ts'
 import { createCache } from './cache.ts'
 import type { Catalog, RowSeal } from './catalog.ts'
+import { openCustomKeyStores } from './custom-key-stores.ts'
 import { catalogUnavailable, type Database } from './database.ts'
 import { openDocuments } from './documents.ts'
 import { openGrants } from './grants.ts'
@@ -127,6 +128,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     ...openPrincipals(ports),
     ...openAccessKeys(ports),
     ...openSettings(ports),
+    ...openCustomKeyStores(ports),
     ...openDocuments(ports),
     ...openLeases(database, queue, instance.id, now, pollMs === undefined),
     revision: queue.revision,

@@ -13,6 +13,7 @@ const primaryKeys: { readonly [T in NamedTable]: readonly (keyof Tables[T])[] } 
   principal: ['account', 'region', 'kind', 'name'],
   principal_policy: ['account', 'region', 'kind', 'principal', 'name'],
   access_key: ['account', 'region', 'access_key_id'],
+  custom_key_store: ['account', 'region', 'store_id'],
   document: ['account', 'region', 'collection', 'name'],
 }
 

@@ -147,6 +147,22 @@ export interface DocumentRow {
   readonly hmac: Uint8Array
 }
 
+export interface CustomKeyStoreRow {
+  readonly account: string
+  readonly region: string
+  readonly store_id: string
+  readonly name: string
+  readonly type: string
+  readonly state: string
+  readonly error_code: string | null
+  readonly settings: string
+  readonly sealed_secret: Uint8Array
+  readonly secret_version: number
+  readonly created_at: number
+  readonly revision: number
+  readonly hmac: Uint8Array
+}
+
 export interface SettingRow {
   readonly account: string
   readonly region: string
@@ -195,6 +211,7 @@ export interface SealedTables {
   readonly principal: PrincipalRow
   readonly principal_policy: PrincipalPolicyRow
   readonly access_key: AccessKeyRow
+  readonly custom_key_store: CustomKeyStoreRow
   readonly document: DocumentRow
 }
 
@@ -289,6 +306,20 @@ export const sealedColumns = {
     'created_at',
     'revision',
   ),
+  custom_key_store: columnsOf<CustomKeyStoreRow>()(
+    'account',
+    'region',
+    'store_id',
+    'name',
+    'type',
+    'state',
+    'error_code',
+    'settings',
+    'sealed_secret',
+    'secret_version',
+    'created_at',
+    'revision',
+  ),
   document: columnsOf<DocumentRow>()('account', 'region', 'collection', 'name', 'body', 'revision'),
 } as const satisfies Record<SealedTable, readonly string[]>
 
@@ -327,6 +358,7 @@ const rowNames: { readonly [T in NamedTable]: (row: Tables[T]) => string } = {
   principal: (row) => `${row.account}/${row.kind}/${row.name}`,
   principal_policy: (row) => `${row.account}/${row.kind}/${row.principal}/${row.name}`,
   access_key: (row) => row.access_key_id,
+  custom_key_store: (row) => `${row.account}/${row.region}/${row.store_id}`,
   document: (row) => `${row.collection}/${row.name}`,
 }
 
