@@ -137,6 +137,26 @@ export interface GrantRecord extends KeyName {
 
 export type NewGrant = Omit<GrantRecord, 'keyArn'>
 
+/** A capability token for the TLS signing socket, and what it permits; never changed, only made and deleted. */
+export interface TlsBindingRecord extends KeyName {
+  /** Unique within the account. */
+  readonly name: string
+  /** SHA-256 of the token. */
+  readonly tokenDigest: Buffer
+  /** SHA-256 of the DER SubjectPublicKeyInfo of the key. */
+  readonly spkiDigest: Buffer
+  readonly policies: readonly string[]
+  /** User ids, or anybody. */
+  readonly users: readonly number[] | 'any'
+  /** Lower-case hex SHA-256 of SubjectPublicKeyInfo. */
+  readonly relays: readonly string[]
+  readonly ratePerSecond: number | null
+  readonly concurrency: number | null
+  /** Epoch milliseconds. */
+  readonly createdAt: number
+  readonly revision: number
+}
+
 export interface AliasRecord {
   readonly account: string
   readonly region: string
@@ -403,6 +423,15 @@ export interface Catalog extends AsyncDisposable {
     limit: number,
   ): Promise<readonly GrantRecord[]>
 
+  /** @throws GatewayError `KeyNotFound`; `AlreadyExists` when the account has a binding of that name. */
+  createTlsBinding(binding: Omit<TlsBindingRecord, 'revision'>): Promise<TlsBindingRecord>
+  /** @throws GatewayError `IntegrityFailed` when any binding of the same key was changed from outside. */
+  findTlsBinding(account: string, name: string): Promise<TlsBindingRecord | undefined>
+  /** In stable order; without those of damaged keys. */
+  listTlsBindings(account: string | undefined): Promise<readonly TlsBindingRecord[]>
+  /** False when there is no such binding. @throws GatewayError `IntegrityFailed` */
+  deleteTlsBinding(account: string, name: string): Promise<boolean>
+
   findAlias(account: string, region: string, name: string): Promise<AliasRecord | undefined>
   listAliases(
     account: string,
@@ -482,7 +511,7 @@ export interface Catalog extends AsyncDisposable {
   /** Highest revision; goes into audit checkpoints. */
   revision(): Promise<number>
   /**
-   * Tells about every change of keys, principals, policies and access keys made through any instance, after it is durable and the
+   * Tells about every change of keys, TLS bindings, principals, policies and access keys made through any instance, after it is durable and the
    * catalog's own caches follow it. Table and name `*`: this instance fell behind and anything may have changed. Listeners must not throw.
    */
   onChange(

@@ -17,16 +17,16 @@ export async function draftKeyRemoval({ database }: Ports, rows: KeyRows): Promi
       .compile(),
   ])
   return {
-    statements: (['last_usage', 'key_timer', 'alias', 'grant', 'tag', 'policy', 'material', 'key'] as const).map(
-      (table) => ({
-        query: db
-          .deleteFrom(table)
-          .where('account', '=', account)
-          .where('region', '=', region)
-          .where('key_id', '=', key_id)
-          .compile(),
-      }),
-    ),
+    statements: (
+      ['last_usage', 'key_timer', 'alias', 'tls_binding', 'grant', 'tag', 'policy', 'material', 'key'] as const
+    ).map((table) => ({
+      query: db
+        .deleteFrom(table)
+        .where('account', '=', account)
+        .where('region', '=', region)
+        .where('key_id', '=', key_id)
+        .compile(),
+    })),
     changes: [
       { table: 'key', name: key },
       ...rows.materials.map((row) => ({ table: 'material', name: nameOfRow('material', row) })),
@@ -35,6 +35,7 @@ export async function draftKeyRemoval({ database }: Ports, rows: KeyRows): Promi
       ...aliases.map((alias) => ({ table: 'alias', name: `${account}/${region}/${alias.name}` })),
       // all at once: there may be tens of thousands
       ...(rows.grants === null ? [] : [{ table: 'grant', name: `${key}/*` }]),
+      ...(rows.tlsBindings === null ? [] : [{ table: 'tls_binding', name: `${key}/*` }]),
     ],
   }
 }

@@ -11,6 +11,8 @@ export interface KeyRows {
   readonly tags: readonly TagRow[]
   /** Digest of its grants, which are loaded apart; null when it has none. */
   readonly grants: string | null
+  /** Digest of its TLS bindings, which are loaded apart; null when it has none. */
+  readonly tlsBindings: string | null
 }
 
 /** Stands where a row is sealed only when it is written. */

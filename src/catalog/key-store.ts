@@ -9,7 +9,7 @@ import type { KeyEntry, KeyName } from './catalog.ts'
 import { type KeyRows, policyName, toEntry } from './key-rows.ts'
 import type { Ports } from './ports.ts'
 import { diffRows, joinDiffs, type RowDiff } from './row-diff.ts'
-import { grantsOfParts, partsOfKey } from './row-parts.ts'
+import { digestsOfParts, partsOfKey } from './row-parts.ts'
 import { integrityFailed, sealRow, verifyRow } from './row-seal.ts'
 import type { SealedTable, SealedTables } from './tables.ts'
 import type { Draft } from './write-queue.ts'
@@ -55,7 +55,7 @@ export async function loadKeyRows({ database }: Ports, name: KeyName): Promise<K
       .orderBy('tag_key')
       .compile(),
   ])
-  return key && { key, materials, policy: policy ?? null, tags, grants: grantsOfParts(key.parts) }
+  return key && { key, materials, policy: policy ?? null, tags, ...digestsOfParts(key.parts) }
 }
 
 /** From the cache when it is warm. @throws GatewayError `IntegrityFailed` */
@@ -121,8 +121,8 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
   const policy = rows.policy && stamp(rows.policy, rows.policy === old?.policy)
   const materials = rows.materials.map((row) => stamp(row, old?.materials.includes(row) ?? false))
   const tags = rows.tags.map((row) => stamp(row, old?.tags.includes(row) ?? false))
-  const { grants } = rows
-  const parts = partsOfKey({ policy, materials, tags, grants })
+  const { grants, tlsBindings } = rows
+  const parts = partsOfKey({ policy, materials, tags, grants, tlsBindings })
   const isSame = rows.key === old?.key && rows.key.parts === parts
   const key = isSame ? rows.key : { ...rows.key, parts, revision }
 
@@ -131,7 +131,7 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
     row: SealedTables[T],
     before: SealedTables[T] | undefined,
   ) => (row === before ? row : await sealRow(ports.seal(), table, row))
-  const stamped = { key, materials, policy, tags, grants }
+  const stamped = { key, materials, policy, tags, grants, tlsBindings }
   if (!ports.hasSeal() && isUnsealedSystemKey(stamped)) return stamped
   const sealed = await Promise.all([
     sealIfNew('key', key, old?.key),
@@ -146,7 +146,7 @@ async function sealChanges(ports: Ports, old: KeyRows | undefined, rows: KeyRows
     ),
     policy && sealIfNew('policy', policy, old?.policy ?? undefined),
   ])
-  return { key: sealed[0], materials: sealed[1], policy: sealed[2], tags, grants }
+  return { key: sealed[0], materials: sealed[1], policy: sealed[2], tags, grants, tlsBindings }
 }
 
 function diffKeyRows({ database: { sql: db } }: Ports, old: KeyRows | undefined, rows: KeyRows): RowDiff {

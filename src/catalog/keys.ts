@@ -48,6 +48,7 @@ export function openKeys(ports: Ports) {
         policy: policy === null ? null : toPolicyRow(key, policy),
         tags: toTagRows(key, tags),
         grants: null,
+        tlsBindings: null,
       }
     })
 

@@ -6,6 +6,7 @@
 import type { GatewayError } from '../error.ts'
 import { openAccessKeys } from './access-keys.ts'
 import { openAliases } from './aliases.ts'
+import { openTlsBindings } from './bindings.ts'
 import { createCache } from './cache.ts'
 import type { Catalog, RowSeal } from './catalog.ts'
 import { openCustomKeyStores } from './custom-key-stores.ts'
@@ -124,6 +125,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     ...openKeyRevisions(ports),
     ...openRelatedKeys(ports),
     ...openGrants(ports),
+    ...openTlsBindings(ports),
     ...openAliases(ports),
     ...openPrincipals(ports),
     ...openAccessKeys(ports),

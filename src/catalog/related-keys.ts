@@ -149,6 +149,7 @@ function replicaOf(primary: KeyRows, add: NewReplica, related: RelatedRegions, r
     policy: toPolicyRow(name, policy),
     tags: toTagRows(name, tags),
     grants: null,
+    tlsBindings: null,
   }
   if (primary.key.origin === 'EXTERNAL') return bare
   const key = withRelated(primary.key, related)

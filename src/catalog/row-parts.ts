@@ -16,22 +16,32 @@ export function partsOfKey(parts: {
   readonly tags: readonly TagRow[]
   /** Digest of all its grants, see grant-set.ts; null when it has none. */
   readonly grants: string | null
+  /** Digest of all its TLS bindings, see binding-set.ts; null when it has none. */
+  readonly tlsBindings: string | null
 }): string {
   return JSON.stringify({
     materials: sorted(parts.materials.map(({ number, revision }) => [number, revision] as const)),
     policy: parts.policy?.revision ?? null,
     tags: digestOfTags(parts.tags),
     ...(parts.grants === null ? {} : { grants: parts.grants }),
+    ...(parts.tlsBindings === null ? {} : { tlsBindings: parts.tlsBindings }),
   })
 }
 
-/** The digest of its grants that a key names. Unverified like the row itself; what can't be read names none and fails with the row. */
-export function grantsOfParts(parts: string): string | null {
+/**
+ * The digests of its grants and of its TLS bindings that a key names. Unverified like the row itself; what can't be read names none and
+ * fails with the row.
+ */
+export function digestsOfParts(parts: string): {
+  readonly grants: string | null
+  readonly tlsBindings: string | null
+} {
   try {
-    const { grants } = JSON.parse(parts) as { readonly grants?: unknown }
-    return typeof grants === 'string' ? grants : null
+    const { grants, tlsBindings } = JSON.parse(parts) as { readonly grants?: unknown; readonly tlsBindings?: unknown }
+    const text = (value: unknown) => (typeof value === 'string' ? value : null)
+    return { grants: text(grants), tlsBindings: text(tlsBindings) }
   } catch {
-    return null
+    return { grants: null, tlsBindings: null }
   }
 }
 

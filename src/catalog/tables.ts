@@ -27,7 +27,7 @@ export interface KeyRow extends KeyColumns {
   readonly current_material: number
   readonly adopted: number
   readonly extra: string
-  /** Its materials, policy, tags and grants, see row-parts.ts. */
+  /** Its materials, policy, tags, grants and TLS bindings, see row-parts.ts. */
   readonly parts: string
   readonly revision: number
   readonly hmac: Uint8Array
@@ -80,6 +80,21 @@ export interface GrantRow extends KeyColumns {
   readonly issuing_account: string
   readonly operations: string
   readonly constraints: string | null
+  readonly created_at: number
+  readonly revision: number
+}
+
+export interface TlsBindingRow extends KeyColumns {
+  /** Unique within the account. */
+  readonly name: string
+  readonly token_digest: Uint8Array
+  readonly spki_digest: Uint8Array
+  /** JSON lists; `users` may be `"any"`. */
+  readonly policies: string
+  readonly users: string
+  readonly relays: string
+  readonly rate_per_second: number | null
+  readonly concurrency: number | null
   readonly created_at: number
   readonly revision: number
 }
@@ -218,6 +233,7 @@ export interface SealedTables {
 export interface Tables extends SealedTables {
   readonly tag: TagRow
   readonly grant: GrantRow
+  readonly tls_binding: TlsBindingRow
   readonly key_timer: KeyTimerRow
   readonly last_usage: LastUsageRow
   readonly alias: AliasRow
@@ -335,6 +351,23 @@ export const grantColumns = columnsOf<GrantRow>()(
   'issuing_account',
   'operations',
   'constraints',
+  'created_at',
+  'revision',
+)
+
+/** TLS bindings have no seal each either, see binding-set.ts. */
+export const tlsBindingColumns = columnsOf<TlsBindingRow>()(
+  'account',
+  'region',
+  'key_id',
+  'name',
+  'token_digest',
+  'spki_digest',
+  'policies',
+  'users',
+  'relays',
+  'rate_per_second',
+  'concurrency',
   'created_at',
   'revision',
 )
