@@ -118,7 +118,8 @@ function stateText(params: ErrorParams['KeyStateInvalid']): string {
 
 /** AWS IAM User Guide, "Troubleshoot access denied error messages". */
 function accessDeniedText(params: ErrorParams['AccessDenied']): string {
-  const on = params.resource === undefined ? '' : ` on resource: ${params.resource}`
+  // CreateKey alone is worded without a resource; lists are on "*".
+  const on = params.action === 'kms:CreateKey' ? '' : ` on resource: ${params.resource ?? '*'}`
   const because = {
     'no-identity-allow': `because no identity-based policy allows the ${params.action} action`,
     'no-resource-allow': `because no resource-based policy allows the ${params.action} action`,

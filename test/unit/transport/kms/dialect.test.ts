@@ -62,7 +62,13 @@ describe('renderError', () => {
     expect(denied('cross-account' as never, keyArn).Message).toBe(
       `${start} because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access`,
     )
-    expect(denied('no-identity-allow' as never).Message).not.toContain('on resource')
+    expect(denied('no-identity-allow' as never).Message).toContain('kms:Decrypt on resource: * because')
+    const created = {
+      principal: 'arn:aws:iam::000000000000:user/a',
+      action: 'kms:CreateKey',
+      reason: 'no-identity-allow',
+    }
+    expect(bodyOf(new GatewayError('AccessDenied', created as never)).Message).not.toContain('on resource')
   })
 
   it('words the states of a key', () => {
