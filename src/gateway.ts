@@ -17,7 +17,7 @@ import { createSessions, isSessionKeyId } from './authenticate/sessions.ts'
 import { createAuthorizer } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
 import { openCatalog } from './catalog/open.ts'
-import { type Config, isLoopback } from './config/config.ts'
+import { type Config, isLoopback, type TokenConfig } from './config/config.ts'
 import { describePause, startDeletions } from './deletions.ts'
 import { toGatewayError } from './error.ts'
 import { createGrantFinder } from './grants.ts'
@@ -364,12 +364,15 @@ function takeLock(config: Config, lockFile: (file: string) => number): number {
   throw new ProblemsError([{ at: config.stateDirectory, cause, remedy }])
 }
 
+function sessionsOf({ sessions, profile }: Pick<TokenConfig, 'sessions' | 'profile'>): number {
+  return sessions ?? (profile === 'softhsm' ? defaultSessions.softhsm : defaultSessions.other)
+}
+
 function openTokens(config: Config, observer: Observer): Promise<SupervisedHsm> {
-  const tokens = Object.entries(config.tokens).map(([name, token]) => ({
-    ...token,
-    name,
-    sessions: token.sessions ?? (token.profile === 'softhsm' ? defaultSessions.softhsm : defaultSessions.other),
-  }))
+  // Tokens of custom key stores are opened when their store is connected.
+  const tokens = Object.entries(config.tokens).flatMap(([name, { pinFile, ...token }]) =>
+    pinFile === undefined ? [] : [{ ...token, name, pinFile, sessions: sessionsOf(token) }],
+  )
   const groups = Object.entries(config.groups).map(([name, { tokens: members }]) => ({ name, tokens: members }))
   return openHsm({
     tokens,

@@ -7,13 +7,21 @@ export function checkFiles(config: Config): readonly Problem[] {
   const problems: Problem[] = []
   for (const [name, token] of Object.entries(config.tokens)) {
     problems.push(...checkModule(`tokens.${name}.module`, token.module))
-    problems.push(...checkSecret(`tokens.${name}.pinFile`, token.pinFile, 'write the PIN of the crypto user into it'))
+    if (token.pinFile !== undefined)
+      problems.push(...checkSecret(`tokens.${name}.pinFile`, token.pinFile, 'write the PIN of the crypto user into it'))
+    if (token.trustAnchorFile !== undefined)
+      problems.push(...checkReadable(`tokens.${name}.trustAnchorFile`, token.trustAnchorFile))
   }
   const { kms, xks, operator } = config.listen
   for (const [at, listener] of Object.entries({ kms, xks, 'operator.http': operator.http })) {
     if (listener?.tls) problems.push(...checkTls(`listen.${at}.tls`, listener.tls))
   }
   return problems
+}
+
+function checkReadable(at: string, file: string): readonly Problem[] {
+  if (find(file)?.isFile() && isReadable(file)) return []
+  return [{ at, cause: `${file} is not a readable file`, remedy: 'correct the path, or make the file readable' }]
 }
 
 function checkModule(at: string, file: string): readonly Problem[] {

@@ -74,7 +74,7 @@ function complete(values: Mutable<Sections>, file: string, environment: Environm
   catalog.file ??= path.join(stateDirectory, 'catalog.sqlite')
   audit.directory ??= path.join(stateDirectory, 'audit')
 
-  const tokenNames = Object.keys(values.tokens)
+  const tokenNames = Object.keys(values.tokens).filter((name) => values.tokens[name]?.clusterId === undefined)
   values.groups ??= tokenNames.length === 1 ? { default: { tokens: tokenNames } } : {}
   const groupNames = Object.keys(values.groups)
   values.defaultGroup ??= groupNames.length === 1 ? groupNames[0]! : ''
@@ -97,6 +97,9 @@ function checkGroups({ groups, tokens, defaultGroup }: Config): readonly Problem
       const other = groupOfToken.get(token)
       if (!Object.hasOwn(tokens, token)) {
         problems.push({ at, cause: `there is no token '${token}'`, remedy: `describe it under tokens.${token}` })
+      } else if (tokens[token]?.clusterId !== undefined) {
+        const remedy = `remove it here, or remove tokens.${token}.clusterId`
+        problems.push({ at, cause: `token '${token}' belongs to custom key stores`, remedy })
       } else if (other !== undefined) {
         const remedy = 'give each group a token entry of its own, with a crypto user of its own'
         problems.push({ at, cause: `token '${token}' is already in group '${other}'`, remedy })

@@ -95,6 +95,8 @@ export const operations = {
     request: { spec: 'u8' },
     response: { publicKey: 'bytes', privateKey: 'bytes' },
   },
+  /** Before configure, where no file holds the PIN: it is given to the module once and wiped. */
+  givePin: { code: 31, roles: ['serve', 'manage'], request: { pin: 'bytes' }, response: {} },
   /** Instead of configure, json ExamineRequest -> json ModuleFacts: what the module says without a login. */
   examine: { code: 22, roles: ['serve', 'manage'], request: { request: 'json' }, response: { facts: 'json' } },
   /** Rates, IVs and concurrency; json Measurement. */
@@ -199,7 +201,7 @@ export const algorithms = [
   'RSA_AES_KEY_WRAP_SHA_256',
 ] as const
 
-/** What a worker is told at birth. The PIN itself never travels: the worker reads its own file. */
+/** What a worker is told at birth. The worker reads the PIN from its own file; only that of a custom key store is handed to it, before. */
 export interface WorkerConfiguration {
   readonly role: 'serve' | 'manage'
   readonly token: string
@@ -210,6 +212,8 @@ export interface WorkerConfiguration {
   readonly label?: string
   readonly serial?: string
   readonly pinFile: string
+  /** Names the PIN that was handed over; absent where the file holds it. */
+  readonly givenPin?: PinFileIdentity
   /** CloudHSM-style user name, put before the PIN as `user:PIN`. */
   readonly cryptoUser?: string
   readonly profile: string

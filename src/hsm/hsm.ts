@@ -34,7 +34,7 @@ import type {
 } from './port.ts'
 import type { OperationRule } from './routed-call.ts'
 import { createRouter, type Router } from './router.ts'
-import { createSupervisor, type TokenSupervisor } from './supervisor.ts'
+import { createSupervisor, type StartFailure, type SupervisorOptions, type TokenSupervisor } from './supervisor.ts'
 import type { TokenConfig } from './token-config.ts'
 import { ownWorker, type WorkerProcess } from './worker-process.ts'
 
@@ -52,9 +52,21 @@ export interface HsmOptions {
 }
 
 export interface SupervisedHsm extends Hsm {
+  /**
+   * Adds a group of one token while the gateway runs. Resolves when it serves, or with what stops it; it keeps trying either way, until it
+   * is closed. @throws TypeError when there is such a group.
+   */
+  openGroup(name: string, token: TokenConfig): Promise<GroupOpening>
+  /** Ends the group and its workers; calls that wait for it fail. Nothing happens when there is none. */
+  closeGroup(name: string): Promise<void>
   /** Starts new workers, moves the traffic, drains the old ones. */
   replaceWorkers(reason: string): void
 }
+
+/** `failure` is absent when no module was there to say why. */
+export type GroupOpening =
+  | { readonly ready: true }
+  | { readonly ready: false; readonly trouble: string; readonly failure: StartFailure | undefined }
 
 const cryptographic: OperationRule = { lane: 'hot', replay: 'hedge' }
 const rules = {
@@ -87,24 +99,47 @@ interface Group {
 
 /** Resolves when every group has a warm worker or it is known why it has none. @throws TypeError for tokens and groups that don't fit together, Error when `pin-refused.json` is damaged. */
 export async function openHsm(options: HsmOptions): Promise<SupervisedHsm> {
-  const groups = assemble(options)
-  const tokens = [...groups.values()].flatMap((group) => group.tokens)
-  for (const token of tokens) token.start()
-  await Promise.all(tokens.map(({ settled }) => settled))
-  return createPort(groups, tokens)
+  const shared = {
+    latch: openPinLatch(options.stateDirectory),
+    cache: openCapabilityCache(options.stateDirectory),
+    observe: { ...silentEvents, ...options.observe },
+  }
+  const groups = assemble(options, shared)
+  const open = async (members: Iterable<Group>) => {
+    const tokens = [...members].flatMap((group) => group.tokens)
+    for (const token of tokens) token.start()
+    await Promise.all(tokens.map(({ settled }) => settled))
+  }
+  await open(groups.values())
+  return {
+    ...createPort(groups),
+    async openGroup(name, token) {
+      if (groups.has(name)) throw new TypeError(`there is a group ${name} already`)
+      const one = { ...options, tokens: [token], groups: [{ name, tokens: [token.name] }] }
+      const group = assemble(one, shared).get(name) as Group
+      groups.set(name, group)
+      await open([group])
+      const trouble = troubleOf(group.tokens)
+      if (trouble === undefined) return { ready: true }
+      return { ready: false, trouble, failure: group.tokens[0]?.failure() }
+    },
+    async closeGroup(name) {
+      const group = groups.get(name)
+      groups.delete(name)
+      if (group !== undefined) await closeAll([group])
+    },
+  }
 }
 
-function assemble({
-  tokens,
-  groups,
-  stateDirectory,
-  observe: observers,
-  workerCommand = ownWorker,
-  allowImportThroughMemory = false,
-}: HsmOptions): Map<string, Group> {
-  const observe: HsmEvents = { ...silentEvents, ...observers }
-  const latch = openPinLatch(stateDirectory)
-  const cache = openCapabilityCache(stateDirectory)
+async function closeAll(groups: readonly Group[]): Promise<void> {
+  await Promise.all(groups.map(({ router }) => router.close(closeLimitMs)))
+  await Promise.all(groups.flatMap(({ tokens }) => tokens.map((token) => token.close())))
+}
+
+function assemble(
+  { tokens, groups, workerCommand = ownWorker, allowImportThroughMemory = false }: HsmOptions,
+  { latch, cache, observe }: Pick<SupervisorOptions, 'latch' | 'cache' | 'observe'>,
+): Map<string, Group> {
   const assembled = new Map<string, Group>()
   const free = new Map(tokens.map((token) => [token.name, token]))
   for (const { name, tokens: members } of groups) {
@@ -144,7 +179,9 @@ function troubleOf(tokens: readonly TokenSupervisor[]): string | undefined {
   return tokens.map(({ token }, i) => `token ${token.name}: ${troubles[i]}`).join('; ')
 }
 
-function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSupervisor[]): SupervisedHsm {
+function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, 'openGroup' | 'closeGroup'> {
+  const tokens = () => [...groups.values()].flatMap((group) => group.tokens)
+
   function getGroup(name: string): Group {
     const group = groups.get(name)
     if (group === undefined)
@@ -211,7 +248,7 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
     )
   }
 
-  const port: SupervisedHsm = {
+  const port: Omit<SupervisedHsm, 'openGroup' | 'closeGroup'> = {
     groups: () => [...groups.values()].map(stateOf),
     capabilities(group) {
       const known = capabilitiesOf(getGroup(group))
@@ -324,17 +361,14 @@ function createPort(groups: ReadonlyMap<string, Group>, tokens: readonly TokenSu
         ({ object }) => object as AdoptableObject,
       ),
     async retryLogin(name) {
-      const token = tokens.find((supervisor) => supervisor.token.name === name)
+      const token = tokens().find((supervisor) => supervisor.token.name === name)
       if (token === undefined) throw new GatewayError('NotFound', { text: `No token ${name} is configured.` })
       await token.retryLogin()
     },
     replaceWorkers(reason) {
-      for (const token of tokens) token.replaceAll(reason)
+      for (const token of tokens()) token.replaceAll(reason)
     },
-    async [Symbol.asyncDispose]() {
-      await Promise.all([...groups.values()].map(({ router }) => router.close(closeLimitMs)))
-      await Promise.all(tokens.map((token) => token.close()))
-    },
+    [Symbol.asyncDispose]: () => closeAll([...groups.values()]),
   }
 
   return port

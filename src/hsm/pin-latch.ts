@@ -22,6 +22,8 @@ export interface PinLatch {
   isRefused(owner: PinOwner, pin: PinFileIdentity): boolean
   /** What was refused last for this owner. */
   refusedOf(owner: PinOwner): PinFileIdentity | undefined
+  /** CK_RV of that refusal; 0 when the module died of it. */
+  rvOf(owner: PinOwner): number | undefined
   /** Durable when it returns, and in force in this process even when it throws (full disk). Several identities when the file changed while the login ran and it is unknown which one was read. */
   refuse(owner: PinOwner, pins: readonly PinFileIdentity[], rv: number): void
   clear(owner: PinOwner): void
@@ -64,6 +66,7 @@ export function openPinLatch(stateDirectory: string): PinLatch {
   return {
     isRefused: (owner, pin) => refusals.get(nameOf(owner))?.pins.some((refused) => samePinFile(refused, pin)) ?? false,
     refusedOf: (owner) => refusals.get(nameOf(owner))?.pins.at(-1),
+    rvOf: (owner) => refusals.get(nameOf(owner))?.rv,
     refuse(owner, pins, rv) {
       const refusal = { token: tokenOf(owner), user: owner.user ?? '', pins, rv, at: new Date().toISOString() }
       refusals.set(nameOf(owner), refusal)

@@ -12,7 +12,7 @@ import type { CapabilityCache } from './capability-cache.ts'
 import type { HsmEvents } from './events.ts'
 import { watchFiles } from './file-watch.ts'
 import { loginBegins, type PinFileIdentity, type WorkerFailure, type WorkerReady } from './frames.ts'
-import { findPinFile, type PinLatch } from './pin-latch.ts'
+import type { PinLatch } from './pin-latch.ts'
 import { backOffMs, countEnd, createPlace, forgive, markReady, mayStart, type Place } from './place.ts'
 import type { Capabilities, WorkerState } from './port.ts'
 import { createProber } from './probing.ts'
@@ -20,6 +20,8 @@ import type { Router } from './router.ts'
 import {
   findObstacle,
   isPinRefused,
+  type PinSource,
+  pinIdentityOf,
   pinOwnerOf,
   pinRefusedText,
   type TokenConfig,
@@ -40,6 +42,9 @@ export interface SupervisorOptions {
   router(): Router
 }
 
+/** Why a worker could not start: the module's own answer, or ours (`rv` 0). */
+export type StartFailure = Pick<WorkerFailure, 'rv' | 'call' | 'action' | 'detail'>
+
 export interface TokenSupervisor {
   readonly token: TokenConfig
   readonly breaker: Breaker
@@ -48,6 +53,8 @@ export interface TokenSupervisor {
   label(): string
   serial(): string
   trouble(): string | undefined
+  /** What stopped the last start that failed, where a module or its token said so. */
+  failure(): StartFailure | undefined
   pinRefused(): boolean
   capabilities(): Capabilities | undefined
   workers(): readonly WorkerState[]
@@ -90,6 +97,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   let lastReady: WorkerReady | undefined
   let loginProven = false
   let pinRefused = false
+  let failure: StartFailure | undefined
   let lostLogins = 0
   const atLogin = new WeakSet<WorkerProcess>()
   let closing = false
@@ -145,6 +153,8 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     pinRefused = isPinRefused(token, latch)
     const obstacle = findObstacle(token, latch)
     if (obstacle !== undefined) {
+      const rv = pinRefused ? (latch.rvOf(owner) ?? 0) : 0
+      failure = { rv, call: pinRefused ? 'C_Login' : '', action: 'O', detail: obstacle }
       startFailed(place, obstacle)
       return
     }
@@ -159,6 +169,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     } catch (error) {
       place.next = undefined
       worker.kill('start failed')
+      failure = error instanceof AskFailure ? error.failure : undefined
       if (error instanceof AskFailure && error.failure.code === 'Internal') place.unexplained++
       if (!closing) startFailed(place, describe(error, log.at(-1)))
     }
@@ -199,8 +210,9 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     if (closing || (place.role === 'serve' && !loginProven)) return undefined
     const obstacle = findObstacle(token, latch)
     if (obstacle !== undefined) throw new GatewayError('KeyUnavailable', undefined, { detail: obstacle })
-    const pinBefore = findPinFile(token.pinFile)
+    const pinBefore = pinIdentityOf(token)
     try {
+      if (token.pin !== undefined) await givePin(worker, token.pin)
       const { allowImportThroughMemory } = options
       const configuration = { ...workerConfigurationOf(token, place.role, latch), allowImportThroughMemory }
       const { ready } = await worker.ask('configure', { configuration }, configureLimitMs)
@@ -209,6 +221,18 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       if (!(error instanceof AskFailure)) await countLostLogin(worker, pinBefore)
       else if (isRefusal(error.failure)) latchPin(rvName(error.failure.rv), error.failure.rv, pinBefore)
       throw error
+    }
+  }
+
+  async function givePin(worker: WorkerProcess, source: PinSource): Promise<void> {
+    const pin = await source.load()
+    try {
+      // the writer has its own copy, which it wipes once sent
+      const given = worker.ask('givePin', { pin }, configureLimitMs)
+      pin.fill(0)
+      await given
+    } finally {
+      pin.fill(0)
     }
   }
 
@@ -224,7 +248,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
 
   /** The worker read the file as it was before, or as it is now: both are refused. */
   function latchPin(name: string, rv: number, before: PinFileIdentity | undefined): void {
-    const pins = [before, findPinFile(token.pinFile)].filter((pin) => pin !== undefined)
+    const pins = [before, pinIdentityOf(token)].filter((pin) => pin !== undefined)
     try {
       latch.refuse(owner, pins, rv)
     } finally {
@@ -244,6 +268,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     worker.maxAdmin = ready.sessions > 4 ? 2 : 1
     worker.sessions = ready.sessions
     lastReady = ready
+    failure = undefined
     clearLatch()
     observe.workerReady(worker, startMs, ready.objects)
     options.router().add(worker)
@@ -335,6 +360,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     label: () => lastReady?.label ?? token.label ?? '',
     serial: () => lastReady?.serial ?? token.serial ?? '',
     trouble,
+    failure: () => failure,
     pinRefused: () => pinRefused,
     capabilities: prober.capabilities,
     workers: () =>
@@ -350,7 +376,9 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
           sessions,
         })),
     start() {
-      endWatch = watchFiles([token.module, token.pinFile], () => replaceAll('the module or PIN file changed'))
+      endWatch = watchFiles([token.module, ...(token.pin === undefined ? [token.pinFile] : [])], () =>
+        replaceAll('the module or PIN file changed'),
+      )
       // All processes start together; their logins then queue up behind that of `manage`.
       for (const place of places) order(place)
     },

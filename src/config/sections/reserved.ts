@@ -1,5 +1,5 @@
 /**
- * Sections whose doors define them when they open: `offload`, `xks`, `customKeyStores`, `custody`,
+ * Sections whose doors define them when they open: `offload`, `xks`, `custody`,
  * `allowImportThroughMemory`. Until then they accept only what means "as today", so that no option is accepted and ignored.
  */
 import type { Section } from './section.ts'
@@ -10,7 +10,6 @@ const empty = (description: string): Section<Readonly<Record<string, never>>> =>
 
 export const offload = empty('TLS offload. No option yet.')
 export const xks = empty('The XKS proxy. No option yet.')
-export const customKeyStores = empty('Custom key stores. No option yet.')
 
 export const custody: Section<'token'> = {
   schema: {

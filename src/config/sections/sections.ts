@@ -1,11 +1,12 @@
 /** The face of the sections: every top-level key of the configuration file. A door adds its section here and nowhere else. */
 import { audit } from './audit.ts'
 import { catalog } from './catalog.ts'
+import { customKeyStores } from './custom-key-stores.ts'
 import { accounts, partition, regions } from './identity.ts'
 import { listen } from './listen.ts'
 import { development, insecure, log, trustedProxies } from './process.ts'
 import { quotas } from './quotas.ts'
-import { allowImportThroughMemory, custody, customKeyStores, offload, xks } from './reserved.ts'
+import { allowImportThroughMemory, custody, offload, xks } from './reserved.ts'
 import type { Schema, Section } from './section.ts'
 import { defaultGroup, groups, tokens } from './tokens.ts'
 

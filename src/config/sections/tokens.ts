@@ -9,7 +9,8 @@ export interface TokenConfig {
   /** Exactly one of `label` and `serial` names the token. */
   readonly label?: string
   readonly serial?: string
-  readonly pinFile: string
+  /** Absent exactly where `clusterId` is there: the password of the custom key store is the PIN. */
+  readonly pinFile?: string
   /** CloudHSM-style user: the PIN presented is `<cryptoUser>:<content of pinFile>`. */
   readonly cryptoUser?: string
   readonly profile: 'softhsm' | 'cloudhsm' | 'luna' | 'nshield' | 'utimaco' | 'yubihsm2' | 'generic'
@@ -19,6 +20,8 @@ export interface TokenConfig {
   /** Sessions of one serve worker; absent: from the token's limits. */
   readonly sessions?: number
   readonly clusterId?: string
+  /** PEM certificate that the makers of a custom key store on this token must present. */
+  readonly trustAnchorFile?: string
 }
 
 export interface GroupConfig {
@@ -50,7 +53,7 @@ export const tokens: Section<Readonly<Record<string, TokenConfig>>> = {
         pinFile: {
           type: 'string',
           description:
-            'File with the PIN of the crypto user and nothing else, readable by its worker only (mode 0600).',
+            'File with the PIN of the crypto user and nothing else, readable by its worker only (mode 0600). Needed unless there is a `clusterId`.',
           filePath: true,
         },
         cryptoUser: {
@@ -87,18 +90,34 @@ export const tokens: Section<Readonly<Record<string, TokenConfig>>> = {
         },
         clusterId: {
           type: 'string',
-          description: 'Id under which the token can be a custom key store of type AWS_CLOUDHSM.',
+          description:
+            'Makes the token available as a custom key store of type AWS_CLOUDHSM under this id; it is in no group, and its PIN is the store’s password.',
           pattern: '^cluster-[2-7a-zA-Z]{11,16}$',
           form: '`cluster-` and 11 to 16 letters or digits 2 to 7',
         },
+        trustAnchorFile: {
+          type: 'string',
+          description:
+            'Certificate (PEM) that CreateCustomKeyStore must present for this cluster; without it any certificate will do.',
+          filePath: true,
+        },
       },
-      required: ['module', 'pinFile'],
+      required: ['module'],
       additionalProperties: false,
     },
   },
   check(value, at) {
     const problems: Problem[] = []
+    const clusters = new Set<string>()
     for (const [name, token] of Object.entries(value)) {
+      problems.push(...checkPinSource(token, `${at}.${name}`))
+      if (token.clusterId !== undefined) {
+        if (clusters.has(token.clusterId)) {
+          const remedy = 'give every token a cluster id of its own'
+          problems.push({ at: `${at}.${name}.clusterId`, cause: 'is also the id of another token', remedy })
+        }
+        clusters.add(token.clusterId)
+      }
       if ((token.label === undefined) !== (token.serial === undefined)) continue
       problems.push({
         at: `${at}.${name}`,
@@ -106,11 +125,27 @@ export const tokens: Section<Readonly<Record<string, TokenConfig>>> = {
         remedy: 'give either label or serial',
       })
     }
-    if (Object.keys(value).length === 0) {
-      problems.push({ at, cause: 'holds no token', remedy: 'describe at least one PKCS#11 token' })
+    if (Object.values(value).every(({ clusterId }) => clusterId !== undefined)) {
+      problems.push({ at, cause: 'holds no token of the gateway’s own', remedy: 'describe at least one PKCS#11 token' })
     }
     return problems
   },
+}
+
+function checkPinSource({ pinFile, clusterId, trustAnchorFile }: TokenConfig, at: string): readonly Problem[] {
+  const problems: Problem[] = []
+  if (pinFile === undefined && clusterId === undefined) {
+    problems.push({ at: `${at}.pinFile`, cause: 'is missing', remedy: 'name the file with the PIN of the crypto user' })
+  }
+  if (pinFile !== undefined && clusterId !== undefined) {
+    const cause = 'is not used: the password of the custom key store is the PIN'
+    problems.push({ at: `${at}.pinFile`, cause, remedy: 'remove it, or remove clusterId' })
+  }
+  if (trustAnchorFile !== undefined && clusterId === undefined) {
+    const remedy = 'remove it, or give the token a clusterId'
+    problems.push({ at: `${at}.trustAnchorFile`, cause: 'is for tokens with a clusterId', remedy })
+  }
+  return problems
 }
 
 export const groups: Section<Readonly<Record<string, GroupConfig>>> = {

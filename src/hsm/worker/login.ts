@@ -67,13 +67,18 @@ export interface OpenToken {
 }
 
 /** @throws CallFailure whose `rv` and `call` say what the module refused; a refused PIN has `call` `C_Login`. */
-export async function openToken(addon: Addon, configuration: WorkerConfiguration, jobs: Jobs): Promise<OpenToken> {
+export async function openToken(
+  addon: Addon,
+  configuration: WorkerConfiguration,
+  jobs: Jobs,
+  givenPin?: Buffer,
+): Promise<OpenToken> {
   const module = openModule(addon, configuration, jobs)
   try {
     const slot = asked(jobs, 'C_GetTokenInfo', () => findSlot(module, configuration))
     const mechanisms = asked(jobs, 'C_GetMechanismList', () => module.mechanisms(slot.slot))
     const sessions = configuration.role === 'manage' ? 1 : configuration.sessions || jobs.profile.sessions
-    const { pin: secret, identity } = readPin(configuration.pinFile)
+    const { pin: secret, identity } = pinOf(configuration, givenPin)
     let pin = secret
     try {
       if (configuration.refusedPin !== undefined && isSameFile(configuration.refusedPin, identity)) {
@@ -94,6 +99,13 @@ export async function openToken(addon: Addon, configuration: WorkerConfiguration
     finalizeQuietly(module)
     throw startFailure(error, jobs, 'C_OpenSession')
   }
+}
+
+function pinOf(
+  { pinFile, givenPin: identity }: WorkerConfiguration,
+  pin: Buffer | undefined,
+): { pin: Buffer; identity: PinFileIdentity } {
+  return pin === undefined || identity === undefined ? readPin(pinFile) : { pin, identity }
 }
 
 /** The process ends anyway; a refused PIN must not hide behind a module that can't be finalised yet. */

@@ -37,6 +37,7 @@ const writer = createFrameWriter(socket)
 let role: Role | undefined
 let token: OpenToken | undefined
 let jobs: Jobs | undefined
+let givenPin: Buffer | undefined
 let isConfigured = false
 let isEnding = false
 let underWay = 0
@@ -47,7 +48,7 @@ async function configure(call: Call, value: unknown): Promise<Response<'configur
   isConfigured = true
   const configuration = readConfiguration(value)
   jobs = new Jobs(findProfile(configuration.profile))
-  token = await openToken(addon, configuration, jobs)
+  token = await openToken(addon, configuration, jobs, takePin(configuration))
   const facts = await proveFacts(jobs, call, token.mechanisms)
   const handles = new HandleCache(jobs)
   const found = await handles.load(call)
@@ -77,6 +78,22 @@ async function configure(call: Call, value: unknown): Promise<Response<'configur
   return { ready }
 }
 
+/** The PIN that was handed over, where the configuration says so; it is its receiver's to wipe. */
+function takePin(configuration: WorkerConfiguration): Buffer | undefined {
+  if (configuration.givenPin === undefined) return undefined
+  const pin = givenPin
+  givenPin = undefined
+  if (pin === undefined) throw refusal('ValidationFailed', 'no PIN was handed over', 'B')
+  return pin
+}
+
+function keepPin(pin: Uint8Array): Response<'givePin'> {
+  givenPin?.fill(0)
+  givenPin = Buffer.from(pin)
+  pin.fill(0)
+  return {}
+}
+
 /** Instead of a configuration: the process has looked at its module and does nothing else. */
 function examine(request: unknown): ModuleFacts {
   if (isConfigured) throw refusal('ValidationFailed', 'configured already', 'B')
@@ -102,6 +119,7 @@ function readConfiguration(value: unknown): WorkerConfiguration {
 
 async function handle(call: Call, frame: RequestFrame): Promise<Response<OperationName>> {
   if (frame.operation === 'configure') return configure(call, frame.fields.configuration)
+  if (frame.operation === 'givePin') return keepPin(frame.fields.pin)
   if (frame.operation === 'examine') return { facts: examine(frame.fields.request) }
   if (role === undefined) throw refusal('ValidationFailed', 'not configured', 'B')
   return role.handle(call, frame)
