@@ -76,6 +76,8 @@ export interface Demand {
   readonly resourcePolicy: string | null | undefined
   /** Revision of that policy: the cache key of its parsed form together with `resource`. */
   readonly resourcePolicyRevision?: number
+  /** What allows it already, by name (the binding of a token that was presented): only an explicit Deny of the resource's policy stands against it. */
+  readonly peer?: string
   /** Of `kms:RetireGrant`: the grant to be retired. */
   readonly grantId?: string
   /** Of `kms:CreateGrant`: what the grant to be made would give. */

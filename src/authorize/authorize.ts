@@ -62,8 +62,11 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
   const { identityPolicies, grants = () => noGrants, nowMs = Date.now } = parts
   const cache = createPolicyCache(parts.cacheCharacters ?? defaultCacheCharacters)
 
-  const policiesOf = (principal: Principal) =>
-    principal.type === 'operator' ? noPolicies : identityPolicies(principal)
+  /** A peer whose binding allows the call is no user of the catalog: it has neither policies nor grants. */
+  const policiesOf = (principal: Principal, { peer }: Demand) =>
+    principal.type === 'operator' || peer !== undefined ? noPolicies : identityPolicies(principal)
+  const grantsOn = (principal: Principal, demand: Demand) =>
+    demand.peer === undefined ? grants(demand, principal) : noGrants
 
   function gather(
     principal: Principal,
@@ -88,15 +91,15 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
 
   return {
     decide(principal, demand) {
-      const policies = policiesOf(principal)
-      const granted = grants(demand, principal)
+      const policies = policiesOf(principal, demand)
+      const granted = grantsOn(principal, demand)
       if (!(policies instanceof Promise || granted instanceof Promise)) {
         return evaluate(gather(principal, demand, policies, granted))
       }
       return Promise.all([policies, granted]).then((found) => evaluate(gather(principal, demand, ...found)))
     },
     async explain(principal, demand) {
-      const found = await Promise.all([policiesOf(principal), grants(demand, principal)])
+      const found = await Promise.all([policiesOf(principal, demand), grantsOn(principal, demand)])
       const evidence = gather(principal, demand, ...found)
       return { decision: evaluate(evidence), applied: findApplied(evidence) }
     },

@@ -41,8 +41,13 @@ export function decide(evidence: Evidence): Decision {
   return (
     denyOfIdentity(attached, evidence) ??
     denyOfResource(evidence) ??
+    allowOfPeer(facts) ??
     (resourcePolicy === null ? decideWithoutPolicy(evidence) : decideWithPolicy(evidence))
   )
+}
+
+function allowOfPeer({ demand }: Facts): Allowed | undefined {
+  return demand.peer === undefined ? undefined : { allowed: true, by: 'peer', statement: demand.peer }
 }
 
 /** The operator of the local socket has proved a uid and nothing else: he may run the gateway, not use its keys. */

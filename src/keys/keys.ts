@@ -3,14 +3,32 @@
  * algorithm, limits), turns API algorithms into HSM intents and composes ciphertext blobs. Authorization is not its business.
  */
 import type { Deadline } from '../call.ts'
-import type { AliasRecord, GrantRecord, KeyEntry, KeyName, KeyState, KeyUsageRecord } from '../catalog/catalog.ts'
-import type { KeySpec, KeyUsage, Purpose } from '../hsm/port.ts'
+import type {
+  AliasRecord,
+  GrantRecord,
+  KeyEntry,
+  KeyName,
+  KeyRecord,
+  KeyState,
+  KeyUsageRecord,
+} from '../catalog/catalog.ts'
+import type { KeySpec, KeyUsage, Purpose, SignAlgorithm } from '../hsm/port.ts'
 
 /** Who asks and where: picks account and Region for bare ids. */
 export interface Locale {
   readonly partition: string
   readonly account: string
   readonly region: string
+}
+
+/**
+ * The keys that the KMS door knows: its own, and those of TLS servers, which it manages and does not sign with (tls-keys.ts). Keys of other
+ * purposes don't exist there.
+ */
+export const kmsPurposes: readonly Purpose[] = ['kms', 'tls']
+
+export function isKmsVisible({ key }: { readonly key: Pick<KeyRecord, 'purpose'> }): boolean {
+  return kmsPurposes.includes(key.purpose)
 }
 
 /** A key reference of a request, looked up. */
@@ -202,7 +220,16 @@ export interface RelatedEvents {
   readonly primaryChanged: (primary: KeyEntry) => Promise<void>
 }
 
-export interface KeyService extends KeyRotation, KeyImport, MultiRegionKeys {
+/** What the gateway itself signs with keys of purpose `tls` (tls-keys.ts). */
+export interface TlsSigning {
+  /**
+   * A certificate, or a request for one: PKCS#1 v1.5 with SHA-256, ECDSA with the hash of the curve's size as r || s, or Ed25519.
+   * @throws GatewayError `ValidationFailed` for a key of another purpose; `KeyDisabled`, `KeyStateInvalid`.
+   */
+  signCertificate(entry: KeyEntry, tbs: Uint8Array, deadline: Deadline): Promise<Buffer>
+}
+
+export interface KeyService extends TlsSigning, KeyRotation, KeyImport, MultiRegionKeys {
   /** Wall time of keys, epoch milliseconds. */
   now(): number
   condition(entry: KeyEntry): KeyCondition
@@ -273,6 +300,17 @@ export interface KeyService extends KeyRotation, KeyImport, MultiRegionKeys {
     request: { algorithm: string; peerPublicKey: Uint8Array; dryRun: boolean },
     deadline: Deadline,
   ): Promise<Buffer>
+  /** A new shared secret and what carries it to the holder of the key; made in software with the public key. */
+  encapsulate(
+    entry: KeyEntry,
+    request: { algorithm: string; dryRun: boolean },
+  ): Promise<{ secret: Buffer; ciphertext: Buffer }>
+  /** @throws `CiphertextInvalid` for a wrong length; every ciphertext of the right one gives a secret (FIPS 203 section 6.3). */
+  decapsulate(
+    entry: KeyEntry,
+    request: { algorithm: string; ciphertext: Uint8Array; dryRun: boolean },
+    deadline: Deadline,
+  ): Promise<Buffer>
   random(locale: Locale, bytes: number, deadline: Deadline): Promise<Buffer>
   sign(
     entry: KeyEntry,
@@ -285,6 +323,7 @@ export interface KeyService extends KeyRotation, KeyImport, MultiRegionKeys {
     request: { algorithm: string; message: Uint8Array; messageType: string; signature: Uint8Array; dryRun: boolean },
     deadline: Deadline,
   ): Promise<void>
+  /** DER SubjectPublicKeyInfo. */
   publicKey(entry: KeyEntry): Buffer
   mac(
     entry: KeyEntry,
@@ -435,4 +474,15 @@ export interface DueEvents {
   ) => Promise<void>
   /** A key could not be looked after now; the next round tries again. */
   readonly failed: (name: KeyName, cause: unknown) => void
+}
+
+/** Signatures of keys of purpose `tls`. */
+export interface TlsSigner {
+  keyArn(name: KeyName): string
+  /** @throws GatewayError `KeyNotFound` for no key, and for one of another purpose. */
+  find(name: KeyName): Promise<KeyEntry>
+  /** SHA-256 of the DER SubjectPublicKeyInfo. */
+  spkiDigest(entry: KeyEntry): Buffer
+  /** `input` is the digest, but for Ed25519 the message; ECDSA answers DER. @throws GatewayError */
+  sign(entry: KeyEntry, algorithm: SignAlgorithm, input: Uint8Array, deadline: Deadline): Promise<Buffer>
 }

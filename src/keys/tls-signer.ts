@@ -1,0 +1,77 @@
+/**
+ * Signatures of keys of purpose `tls`, for the door that serves TLS libraries: a tuple of algorithm and hash instead of KMS's names, since TLS
+ * pairs any hash with any curve. State, purpose and capabilities are judged as for every other use; the policies of tokens are the door's.
+ */
+import { createHash } from 'node:crypto'
+import type { Catalog, KeyEntry, MaterialRecord } from '../catalog/catalog.ts'
+import { GatewayError } from '../error.ts'
+import type { Hsm } from '../hsm/port.ts'
+import { createWhileUsable } from './admission.ts'
+import { specs } from './algorithms.ts'
+import { currentMaterial, hsmKeyOf } from './backing-key.ts'
+import { renderKeyArn } from './identifiers.ts'
+import { requireUsable } from './key-state.ts'
+import type { TlsSigner } from './keys.ts'
+import { encodeEcdsaSignature } from './signature.ts'
+
+export interface TlsSignerParts {
+  readonly catalog: Catalog
+  readonly hsm: Hsm
+  readonly partition: string
+  /** Wall time in epoch milliseconds. */
+  readonly now: () => number
+}
+
+export function createTlsSigner({ catalog, hsm, partition, now }: TlsSignerParts): TlsSigner {
+  const whileUsable = createWhileUsable(catalog, partition, now)
+  const spkiDigests = new WeakMap<MaterialRecord, Buffer>()
+
+  return {
+    keyArn: (name) => renderKeyArn(partition, name),
+
+    async find(name) {
+      const entry = catalog.peekKey(name) ?? (await catalog.findKey(name))
+      if (entry === undefined || entry.key.purpose !== 'tls') {
+        throw new GatewayError('KeyNotFound', { text: `Key '${renderKeyArn(partition, name)}' does not exist` })
+      }
+      return entry
+    },
+
+    spkiDigest(entry) {
+      const material = currentMaterial(entry)
+      let digest = spkiDigests.get(material)
+      if (digest === undefined) {
+        digest = createHash('sha256').update(material.publicKey).digest()
+        spkiDigests.set(material, digest)
+      }
+      return digest
+    },
+
+    async sign(entry, algorithm, input, deadline) {
+      requireUsable(renderKeyArn(partition, entry.key), entry, now)
+      requireFit(entry, algorithm)
+      if (!hsm.capabilities(entry.key.group).algorithms.includes(algorithm)) throw new GatewayError('Unsupported', {})
+      const key = hsmKeyOf(entry, currentMaterial(entry))
+      const isEcdsa = algorithm === 'ECDSA'
+      const fitting = isEcdsa ? leftmost(input, specs[entry.key.spec].widthBytes) : input
+      const raw = await whileUsable(entry, deadline, (limit) => hsm.sign(key, algorithm, fitting, limit))
+      return isEcdsa ? encodeEcdsaSignature(raw) : raw
+    },
+  }
+}
+
+const families = { RSASSA: 'rsa', ECDSA: 'ec', ED25519: 'ed25519' } as const
+
+/** @throws GatewayError `KeyUsageInvalid` */
+function requireFit({ key }: KeyEntry, algorithm: string): void {
+  const family = families[algorithm.split('_', 1)[0] as keyof typeof families]
+  if (specs[key.spec].family === family && key.usage === 'SIGN_VERIFY') return
+  throw new GatewayError('KeyUsageInvalid', {
+    text: `Algorithm ${algorithm} is incompatible with key spec ${key.spec}.`,
+  })
+}
+
+/** ECDSA signs the leftmost bits of a digest that is longer than the order (FIPS 186-5, section 6.4.1); modules differ in whether they cut. */
+function leftmost(digest: Uint8Array, bytes: number): Uint8Array {
+  return digest.length > bytes ? digest.subarray(0, bytes) : digest
+}
