@@ -25,6 +25,7 @@ bool givesOutput(Op op)
     case Op::find:
     case Op::getAttributes:
     case Op::deriveValue:
+    case Op::decapsulate:
     case Op::wrap:
     case Op::oaepDecrypt:
         return true;

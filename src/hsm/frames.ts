@@ -115,6 +115,8 @@ export const operations = {
     request: { ...key, context: 'bytes', digestPrefix: 'bytes', data: 'bytes' },
     response: { output: 'bytes', digest: 'bytes' },
   },
+  /** ML-KEM: the secret that a ciphertext of exactly the set's length encapsulates. */
+  decapsulate: { code: 26, roles: ['serve'], request: { ...key, ciphertext: 'bytes' }, response: { secret: 'bytes' } },
 } as const satisfies Record<string, { code: number; roles: readonly string[]; request: Fields; response: Fields }>
 
 export type OperationName = keyof typeof operations
@@ -148,7 +150,7 @@ export interface WorkerFailure {
 export const maxFrameBytes = 16 * 1024 * 1024
 
 /** Version of the capability probe's rules: raise it when a probe would now answer differently, and cached answers no longer count. */
-export const probeVersion = 2
+export const probeVersion = 3
 
 /** Wire codes: position in these lists. Append only. */
 export const purposes = ['kms', 'tls', 'xks', 'system'] as const
@@ -199,6 +201,7 @@ export const algorithms = [
   'AES_KWP',
   'RSA_AES_KEY_WRAP_SHA_1',
   'RSA_AES_KEY_WRAP_SHA_256',
+  'ML_DSA_MU',
 ] as const
 
 /** What a worker is told at birth. The worker reads the PIN from its own file; only that of a custom key store is handed to it, before. */

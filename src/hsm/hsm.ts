@@ -299,6 +299,11 @@ function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, 'op
       const fields = { ...wireKey(key), peerPublicKey }
       return perform(key.group, 'derive', rules.cryptographic, fields, deadline, ({ secret }) => asBuffer(secret), key)
     },
+    decapsulate(key, ciphertext, deadline) {
+      const fields = { ...wireKey(key), ciphertext }
+      const pick = ({ secret }: Response<'decapsulate'>) => asBuffer(secret)
+      return perform(key.group, 'decapsulate', rules.cryptographic, fields, deadline, pick, key)
+    },
     random: (group, count, deadline) => perform(group, 'random', rules.cryptographic, { count }, deadline, pickOutput),
     sealRandom(key, count, { prefix = nothing, context = nothing }, deadline) {
       const fields = { ...wireKey(key), prefix, context, count }

@@ -61,7 +61,7 @@ export interface SessionObject {
   readonly reference: number
 }
 
-/** The input is always the digest, but for Ed25519, which takes the message. ECDSA answers r || s in fixed width (PKCS#11 2.3.1). */
+/** The input is always the digest, but for Ed25519 and ML-DSA, which take the message. ECDSA answers r || s in fixed width (PKCS#11 2.3.1). */
 export type SignAlgorithm =
   | 'RSASSA_PKCS1_V1_5_SHA_1'
   | 'RSASSA_PKCS1_V1_5_SHA_224'
@@ -75,6 +75,8 @@ export type SignAlgorithm =
   | 'ED25519'
   | 'ED25519_PH'
   | 'ML_DSA'
+  /** Of the 64 bytes of mu (FIPS 204 section 6.2), which the caller computed. */
+  | 'ML_DSA_MU'
 
 export type MacAlgorithm =
   | 'HMAC_SHA_224'
@@ -134,7 +136,7 @@ export interface ObjectSummary {
   readonly local: boolean
   readonly isPrivate: boolean
   readonly modifiable: boolean
-  /** `sign`, `verify`, `encrypt`, `decrypt`, `derive`, `wrap`, `unwrap`. */
+  /** `sign`, `verify`, `encrypt`, `decrypt`, `derive`, `wrap`, `unwrap`, `encapsulate`, `decapsulate`. */
   readonly usages: readonly string[]
   readonly publicKey: Uint8Array | null
 }
@@ -145,7 +147,7 @@ export interface Capabilities {
   readonly probe: number
   /** Specs whose keys were generated, used and verified, with the usages that work. */
   readonly specs: Readonly<Partial<Record<KeySpec, readonly KeyUsage[]>>>
-  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`,
+  /** Algorithms proven in software against the module's answer: SignAlgorithm, CipherAlgorithm, MacAlgorithm, WrapAlgorithm names, `ECDH`, `ML_KEM`,
    * `DATA_KEY_PAIR <spec>`, `UNWRAP RSAES_OAEP_*` where the module itself unwraps with it. */
   readonly algorithms: readonly string[]
   /** OAEP-SHA-256 through raw RSA with decoding in the worker, where the module has no native one. */
@@ -213,6 +215,8 @@ export interface Hsm extends AsyncDisposable {
   mac(key: HsmKey, algorithm: MacAlgorithm, message: Uint8Array, deadline: Deadline): Promise<Buffer>
   /** Raw ECDH shared secret (x coordinate, full width) with the peer's DER SubjectPublicKeyInfo. @throws `ValidationFailed` for a bad point. */
   derive(key: HsmKey, peerPublicKey: Uint8Array, deadline: Deadline): Promise<Buffer>
+  /** The 32 bytes that an ML-KEM ciphertext encapsulates. @throws `CiphertextInvalid` for a wrong length, and for nothing else about it. */
+  decapsulate(key: HsmKey, ciphertext: Uint8Array, deadline: Deadline): Promise<Buffer>
   random(group: string, bytes: number, deadline: Deadline): Promise<Buffer>
   /** `bytes` random bytes of the module, and SEAL of them. */
   sealRandom(

@@ -53,11 +53,12 @@ function possibleUsages(
         ...(has('derive') ? (['KEY_AGREEMENT'] as const) : []),
       ]
     case 'ed25519':
+    case 'ml-dsa':
       return has('sign') ? ['SIGN_VERIFY'] : []
     case 'hmac':
       return has('sign') ? ['GENERATE_VERIFY_MAC'] : []
-    default:
-      return []
+    case 'ml-kem':
+      return has('decapsulate') ? ['ENCAPSULATE_DECAPSULATE'] : []
   }
 }
 

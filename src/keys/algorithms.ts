@@ -92,7 +92,7 @@ export interface SpecRow {
   readonly family: 'aes' | 'rsa' | 'ec' | 'ed25519' | 'hmac' | 'ml-dsa' | 'ml-kem'
   /** Usages in the order of the documentation, each with its algorithms in AWS's order. */
   readonly usages: Readonly<Partial<Record<KeyUsage, readonly string[]>>>
-  /** RSA modulus or ECDSA coordinate length in bytes; 0 elsewhere. */
+  /** RSA modulus, ECDSA coordinate or ML-KEM ciphertext length in bytes; 0 elsewhere. */
   readonly widthBytes: number
   readonly curve?: Curve
 }
@@ -114,7 +114,11 @@ function hmac(algorithm: string): SpecRow {
 }
 
 const mlDsa: SpecRow = { family: 'ml-dsa', usages: { SIGN_VERIFY: ['ML_DSA_SHAKE_256'] }, widthBytes: 0 }
-const mlKem: SpecRow = { family: 'ml-kem', usages: { ENCAPSULATE_DECAPSULATE: ['ML_KEM'] }, widthBytes: 0 }
+
+/** Lengths of ciphertexts: FIPS 203 section 8, table 3. */
+function mlKem(widthBytes: number): SpecRow {
+  return { family: 'ml-kem', usages: { ENCAPSULATE_DECAPSULATE: ['ML_KEM'] }, widthBytes }
+}
 
 export const specs: Readonly<Record<KeySpec, SpecRow>> = {
   SYMMETRIC_DEFAULT: { family: 'aes', usages: { ENCRYPT_DECRYPT: ['SYMMETRIC_DEFAULT'] }, widthBytes: 0 },
@@ -142,13 +146,18 @@ export const specs: Readonly<Record<KeySpec, SpecRow>> = {
   ML_DSA_44: mlDsa,
   ML_DSA_65: mlDsa,
   ML_DSA_87: mlDsa,
-  ML_KEM_512: mlKem,
-  ML_KEM_768: mlKem,
-  ML_KEM_1024: mlKem,
+  ML_KEM_512: mlKem(768),
+  ML_KEM_768: mlKem(1088),
+  ML_KEM_1024: mlKem(1568),
 }
 
 export function algorithmsOf(spec: KeySpec, usage: KeyUsage): readonly string[] {
   return specs[spec].usages[usage] ?? []
+}
+
+/** What the module signs with: an external mu needs a mechanism of its own. */
+export function signAlgorithmOf(algorithm: SigningAlgorithm, messageType: string): SignAlgorithm {
+  return messageType === 'EXTERNAL_MU' ? 'ML_DSA_MU' : algorithm.hsm
 }
 
 /** Whether the module proved the algorithm; public-key halves that run in software need no proof. */

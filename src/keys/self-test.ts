@@ -4,6 +4,7 @@ import {
   createHash,
   createPublicKey,
   diffieHellman,
+  encapsulate,
   generateKeyPairSync,
   publicEncrypt,
   randomBytes,
@@ -74,8 +75,12 @@ export async function backingKeyWorks(
       const peerSpki = peer.publicKey.export({ format: 'der', type: 'spki' })
       return expected.equals(await hsm.derive(key, peerSpki, deadline))
     }
+    case 'ENCAPSULATE_DECAPSULATE': {
+      const { ciphertext, sharedKey } = encapsulate(importSpki(spki))
+      return sharedKey.equals(await hsm.decapsulate(key, ciphertext, deadline))
+    }
     default:
-      // Wrapping and encapsulation keys are proven by the probe for their spec.
+      // Wrapping keys are proven by the probe for their spec.
       return true
   }
 }

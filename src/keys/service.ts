@@ -2,9 +2,10 @@
  * The key service: one function per meaning. Each checks in AWS's order (state, usage, algorithm, limits, then the operation, then
  * DryRun) and asks the module last. Stateless but for what it is given; safe for any number of concurrent calls.
  */
-import { constants, publicEncrypt, timingSafeEqual } from 'node:crypto'
+import { constants, encapsulate as encapsulateSync, publicEncrypt, timingSafeEqual } from 'node:crypto'
+import { promisify } from 'node:util'
 import type { Deadline } from '../call.ts'
-import type { Catalog, KeyEntry } from '../catalog/catalog.ts'
+import type { Catalog, KeyEntry, KeyName } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { createWhileUsable } from './admission.ts'
@@ -16,6 +17,7 @@ import {
   type EncryptionAlgorithm,
   isProven,
   type SigningAlgorithm,
+  signAlgorithmOf,
   specs,
 } from './algorithms.ts'
 import { createAliases } from './aliases.ts'
@@ -32,7 +34,7 @@ import type { TokenSealer } from './import-token.ts'
 import { earliestExpiry, permanentMaterials, stateAt } from './key-life.ts'
 import { requireUsable } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
-import type { EncryptionContext, KeyService, RelatedEvents } from './keys.ts'
+import { type EncryptionContext, type KeyService, kmsPurposes, type RelatedEvents } from './keys.ts'
 import type { LastUsage } from './last-usage.ts'
 import { createLifeCycle } from './life-cycle.ts'
 import { createMultiRegion } from './multi-region.ts'
@@ -40,6 +42,12 @@ import { reconcileGroup } from './reconcile.ts'
 import { resolveKey } from './resolve.ts'
 import { createRotation } from './rotation.ts'
 import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
+import { createTlsSigning, refuseTlsKey } from './tls-keys.ts'
+
+/** mu of ML-DSA (FIPS 204 section 6.2). */
+const externalMuBytes = 64
+/** On libuv's thread pool. */
+const encapsulate = promisify(encapsulateSync)
 
 const hashBytes = { sha1: 20, sha256: 32 }
 
@@ -61,6 +69,8 @@ export interface KeyServiceParts {
   /** Something is due at once, of which the next round would tell only later. */
   readonly wake: () => void
   readonly related?: RelatedEvents
+  /** Whether a binding in force permits a key of purpose `tls` to sign whatever it is given; without it none does. */
+  readonly mayTlsKeySign?: (key: KeyName) => boolean
 }
 
 export function createKeyService(parts: KeyServiceParts): KeyService {
@@ -149,6 +159,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     ...createMultiRegion({ ...parts, requireRoom, events: parts.related }),
     ...createRotation(parts),
     ...createImport(parts),
+    ...createTlsSigning({ hsm, partition, now: parts.now, whileUsable }),
     async setEnabled(entry, enabled) {
       await lifeCycle.setEnabled(entry, enabled)
       if (enabled) await service.resumeRotation(entry.key)
@@ -176,6 +187,9 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       const group = request.group ?? defaultGroup
       const { spec, usage } = request
       if (!hsm.capabilities(group).specs[spec]?.includes(usage)) throw new GatewayError('Unsupported', {})
+      // no wrapping algorithm is documented for their private keys
+      const isLattice = specs[spec].family === 'ml-dsa' || specs[spec].family === 'ml-kem'
+      if (request.origin === 'EXTERNAL' && isLattice) throw new GatewayError('Unsupported', {})
       await requireRoom(locale.account, locale.region)
       const name = { account: locale.account, region: locale.region, keyId: createKeyId(request.multiRegion) }
       const plan = { ...request, group, name }
@@ -183,7 +197,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async list(locale, after, limit) {
-      const keyIds = await catalog.listKeys(locale.account, locale.region, after, limit + 1, 'kms')
+      const keyIds = await catalog.listKeys(locale.account, locale.region, after, limit + 1, kmsPurposes)
       return { keyIds: keyIds.slice(0, limit), more: keyIds.length > limit }
     },
 
@@ -280,14 +294,35 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
       return whileUsable(entry, deadline, (limit) => hsm.derive(key, request.peerPublicKey, limit))
     },
 
+    async encapsulate(entry, request) {
+      requireUsable(arnOf(entry), entry, parts.now)
+      requireUsage(entry, 'ENCAPSULATE_DECAPSULATE', 'Encapsulate')
+      requireAlgorithm(entry, 'encapsulate', request.algorithm)
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const { sharedKey, ciphertext } = await encapsulate(publicKeyOf(currentMaterial(entry)))
+      return { secret: sharedKey, ciphertext }
+    },
+
+    async decapsulate(entry, request, deadline) {
+      requireUsable(arnOf(entry), entry, parts.now)
+      requireUsage(entry, 'ENCAPSULATE_DECAPSULATE', 'Decapsulate')
+      requireAlgorithm(entry, 'encapsulate', request.algorithm)
+      if (request.ciphertext.length !== specs[entry.key.spec].widthBytes) throw new GatewayError('CiphertextInvalid')
+      if (request.dryRun) throw new GatewayError('DryRun')
+      const key = hsmKeyOf(entry, currentMaterial(entry))
+      return whileUsable(entry, deadline, (limit) => hsm.decapsulate(key, request.ciphertext, limit))
+    },
+
     random: (_locale, bytes, deadline) => hsm.random(defaultGroup, bytes, deadline),
 
     async sign(entry, request, deadline) {
       const algorithm = prepareSignature(entry, request, 'Sign')
+      const mechanism = signAlgorithmOf(algorithm, request.messageType)
+      if (!hsm.capabilities(entry.key.group).algorithms.includes(mechanism)) throw new GatewayError('Unsupported', {})
       if (request.dryRun) throw new GatewayError('DryRun')
       const input = moduleInput(algorithm, request.message, request.messageType)
       const key = hsmKeyOf(entry, currentMaterial(entry))
-      const raw = await whileUsable(entry, deadline, (limit) => hsm.sign(key, algorithm.hsm, input, limit))
+      const raw = await whileUsable(entry, deadline, (limit) => hsm.sign(key, mechanism, input, limit))
       return { signature: algorithm.family === 'ecdsa' ? encodeEcdsaSignature(raw) : raw }
     },
 
@@ -332,12 +367,14 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
   ): SigningAlgorithm {
     requireUsable(arnOf(entry), entry, parts.now)
     requireUsage(entry, 'SIGN_VERIFY', operation)
+    if (operation === 'Sign') refuseTlsKey(arnOf(entry), entry, parts.mayTlsKeySign)
     const algorithm = requireAlgorithm(entry, 'sign', request.algorithm)
     if (!(algorithm.messageTypes as readonly string[]).includes(request.messageType)) {
       const text = `MessageType ${request.messageType} is not valid for algorithm ${request.algorithm}.`
       throw new GatewayError('ValidationFailed', { text })
     }
-    if (request.messageType === 'DIGEST' && request.message.length !== algorithm.digestBytes) {
+    const wanted = { DIGEST: algorithm.digestBytes, EXTERNAL_MU: externalMuBytes }[request.messageType]
+    if (wanted !== undefined && request.message.length !== wanted) {
       const text = `Digest is invalid length for algorithm ${request.algorithm}.`
       throw new GatewayError('ValidationFailed', { text })
     }

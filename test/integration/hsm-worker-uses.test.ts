@@ -127,7 +127,7 @@ describe('signing', () => {
     expect(await ask('RSASSA_PKCS1_V1_5_SHA_256', 31)).toMatchObject({ code: 'ValidationFailed', rv: 0 })
     expect(await ask('RSASSA_PSS_SHA_512', 32)).toMatchObject({ code: 'ValidationFailed', rv: 0 })
     expect(await ask('ECDSA', 32)).toMatchObject({ code: 'KeyUsageInvalid', rv: 0 })
-    expect(await ask('ML_DSA', 32)).toMatchObject({ code: 'Unsupported', rv: 0 })
+    expect(await ask('ML_DSA', 32)).toMatchObject({ code: 'KeyUsageInvalid', rv: 0 })
   })
 })
 

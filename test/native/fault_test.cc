@@ -306,7 +306,7 @@ TEST("an operation that an error left active is ended by its Final, without losi
 
 TEST("a module of version 3 is asked to cancel instead")
 {
-    Wired wired(cancelling);
+    Wired wired({.sessionCancel = cancelling});
     wired.functions.C_OpenSession = countingOpen;
     wired.functions.C_Sign = lazySign;
     wired.functions.C_SignFinal = countingFinal;

@@ -29,8 +29,8 @@ struct Wired {
     CK_FUNCTION_LIST functions = real();
     std::shared_ptr<Module> module;
 
-    explicit Wired(SessionCancel cancel = nullptr)
-        : module(std::make_shared<Module>(&functions, cancel))
+    explicit Wired(const LaterFunctions &later = {})
+        : module(std::make_shared<Module>(&functions, later))
     {
     }
 };

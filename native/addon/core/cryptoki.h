@@ -365,14 +365,25 @@ struct CK_FUNCTION_LIST {
 static_assert(sizeof(CK_FUNCTION_LIST) == 8 + 68 * sizeof(void *),
               "function list must have 68 entries");
 
-/* The first additions of PKCS#11 3.0; later ones are not needed. */
+/* The additions of PKCS#11 3.0. */
 struct CK_FUNCTION_LIST_3_0 {
     CK_FUNCTION_LIST base;
     CK_UNUSED C_GetInterfaceList;
     CK_UNUSED C_GetInterface;
     CK_UNUSED C_LoginUser;
     CK_RV (*C_SessionCancel)(CK_SESSION_HANDLE, CK_FLAGS);
+    /* The message functions: C_MessageEncryptInit to C_MessageVerifyFinal. */
+    CK_UNUSED message[20];
 };
+
+/* The first additions of PKCS#11 3.2; later ones are not needed. */
+/* clang-format off */
+struct CK_FUNCTION_LIST_3_2 {
+    CK_FUNCTION_LIST_3_0 base;
+    CK_RV (*C_EncapsulateKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_BYTE *, CK_ULONG *, CK_OBJECT_HANDLE *);
+    CK_RV (*C_DecapsulateKey)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_BYTE *, CK_ULONG, CK_OBJECT_HANDLE *);
+};
+/* clang-format on */
 
 struct CK_INTERFACE {
     CK_UTF8CHAR *pInterfaceName;

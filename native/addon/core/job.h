@@ -35,8 +35,9 @@ enum class Op : uint8_t {
     destroy = 16,
     oaepDecrypt = 17,
     setAttributes = 18,
+    decapsulate = 19,
 };
-constexpr uint32_t opLast = 18;
+constexpr uint32_t opLast = 19;
 
 /* Larger inputs stay where they are; their owner keeps them alive and unchanged until the job is
  * complete. */

@@ -43,19 +43,36 @@ Failure loaderFailure()
     return {CKR_OK, "", text != nullptr ? text : "dlopen failed"};
 }
 
-CK_FUNCTION_LIST_3_0 *findVersion3(void *library)
+/* The function list of exactly this version or a later one of the same major version. */
+const CK_FUNCTION_LIST *findVersion(void *library, CK_VERSION version)
 {
     const auto getInterface = reinterpret_cast<CK_C_GetInterface>(dlsym(library, "C_GetInterface"));
     if (getInterface == nullptr)
         return nullptr;
     CK_UTF8CHAR name[] = "PKCS 11";
-    CK_VERSION version = {3, 0};
+    CK_VERSION wanted = version;
     CK_INTERFACE *found = nullptr;
-    if (getInterface(name, &version, &found, 0) != CKR_OK || found == nullptr ||
+    if (getInterface(name, &wanted, &found, 0) != CKR_OK || found == nullptr ||
         found->pFunctionList == nullptr)
         return nullptr;
-    auto *list = static_cast<CK_FUNCTION_LIST_3_0 *>(found->pFunctionList);
-    return list->base.version.major >= 3 ? list : nullptr;
+    const auto *list = static_cast<const CK_FUNCTION_LIST *>(found->pFunctionList);
+    const bool isLater =
+        list->version.major == version.major && list->version.minor >= version.minor;
+    return isLater ? list : nullptr;
+}
+
+/* Each version's list begins with the one before (PKCS#11 3.2 section 5.1). */
+LaterFunctions findLaterFunctions(void *library)
+{
+    LaterFunctions later;
+    const CK_FUNCTION_LIST *newest = findVersion(library, {3, 2});
+    if (newest != nullptr)
+        later.decapsulateKey =
+            reinterpret_cast<const CK_FUNCTION_LIST_3_2 *>(newest)->C_DecapsulateKey;
+    const CK_FUNCTION_LIST *list = newest != nullptr ? newest : findVersion(library, {3, 0});
+    if (list != nullptr)
+        later.sessionCancel = reinterpret_cast<const CK_FUNCTION_LIST_3_0 *>(list)->C_SessionCancel;
+    return later;
 }
 
 } // namespace
@@ -83,9 +100,7 @@ Failure Module::open(const char *path, const char *initArgs, std::shared_ptr<Mod
             all.modules.erase(library);
             return {rv != CKR_OK ? rv : CKR_GENERAL_ERROR, "C_GetFunctionList", ""};
         }
-        const CK_FUNCTION_LIST_3_0 *version3 = findVersion3(library);
-        entry = std::make_shared<Module>(functions,
-                                         version3 != nullptr ? version3->C_SessionCancel : nullptr);
+        entry = std::make_shared<Module>(functions, findLaterFunctions(library));
     }
     if (entry->users_ == 0) {
         std::string reserved = initArgs != nullptr ? initArgs : "";

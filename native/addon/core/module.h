@@ -44,13 +44,17 @@ template <size_t n> std::string trimmed(const CK_UTF8CHAR (&field)[n])
     return {reinterpret_cast<const char *>(field), length};
 }
 
-using SessionCancel = CK_RV (*)(CK_SESSION_HANDLE, CK_FLAGS);
+/* Functions of later versions of PKCS#11; null where the module has none. */
+struct LaterFunctions {
+    decltype(CK_FUNCTION_LIST_3_0::C_SessionCancel) sessionCancel = nullptr;
+    decltype(CK_FUNCTION_LIST_3_2::C_DecapsulateKey) decapsulateKey = nullptr;
+};
 
 class Module
 {
 public:
-    Module(CK_FUNCTION_LIST *functions, SessionCancel cancel)
-        : functions_(functions), sessionCancel_(cancel)
+    Module(CK_FUNCTION_LIST *functions, const LaterFunctions &later)
+        : functions_(functions), later_(later)
     {
     }
     Module(const Module &) = delete;
@@ -77,12 +81,11 @@ public:
                       SecretBytes &userPin);
 
     const CK_FUNCTION_LIST &functions() const { return *functions_; }
-    /* C_SessionCancel of a module that speaks PKCS#11 3.0, else null. */
-    SessionCancel sessionCancel() const { return sessionCancel_; }
+    const LaterFunctions &later() const { return later_; }
 
 private:
     CK_FUNCTION_LIST *functions_;
-    SessionCancel sessionCancel_;
+    LaterFunctions later_;
     bool initialisedHere_ = false;
     unsigned users_ = 0;
 };

@@ -93,6 +93,8 @@ public:
             return oaepDecrypt();
         case Op::setAttributes:
             return setAttributes();
+        case Op::decapsulate:
+            return decapsulate();
         }
         return CKR_ARGUMENTS_BAD;
     }
@@ -328,13 +330,34 @@ private:
 
     CK_RV deriveValue()
     {
-        CK_RV rv = derive();
-        if (rv != CKR_OK)
-            return rv;
+        const CK_RV rv = derive();
+        return rv == CKR_OK ? takeValue() : rv;
+    }
+
+    /* PKCS#11 3.2 section 5.18.9. */
+    CK_RV decapsulate()
+    {
+        const auto decapsulateKey = session_.later().decapsulateKey;
+        if (decapsulateKey == nullptr)
+            return CKR_FUNCTION_NOT_SUPPORTED;
+        Attributes attributes;
+        if (!decodeMechanism())
+            return CKR_MECHANISM_PARAM_INVALID;
+        if (!attributes.decode(job_.aux))
+            return CKR_ARGUMENTS_BAD;
+        const CK_RV rv =
+            decapsulateKey(h(), mechanism_.get(), job_.key, attributes.data(), attributes.count(),
+                           bytes(job_.input), job_.input.size(), &job_.handle);
+        return rv == CKR_OK ? takeValue() : rv;
+    }
+
+    /* Reads the value of the secret that was just made, which is destroyed whatever happens. */
+    CK_RV takeValue()
+    {
         const CK_OBJECT_HANDLE derived = job_.handle;
         job_.handle = 0;
         CK_ATTRIBUTE value = {CKA_VALUE, nullptr, 0};
-        rv = f_.C_GetAttributeValue(h(), derived, &value, 1);
+        CK_RV rv = f_.C_GetAttributeValue(h(), derived, &value, 1);
         if (rv == CKR_OK && value.ulValueLen > outputBytesMax)
             rv = CKR_GENERAL_ERROR;
         if (rv == CKR_OK) {

@@ -103,7 +103,7 @@ void Session::settle(Activity activity)
 {
     if (!isOpen())
         return;
-    const SessionCancel cancel = module_.sessionCancel();
+    const auto cancel = module_.later().sessionCancel;
     CK_RV rv =
         cancel != nullptr ? cancel(handle_, cancelFlag(activity)) : CKR_FUNCTION_NOT_SUPPORTED;
     if (rv != CKR_OK && rv != CKR_OPERATION_NOT_INITIALIZED)

@@ -49,6 +49,7 @@ public:
     bool lostLogin() const { return showsLogin_ && isOpen() && !isLoggedIn(); }
 
     const CK_FUNCTION_LIST &functions() const { return module_.functions(); }
+    const LaterFunctions &later() const { return module_.later(); }
     CK_SESSION_HANDLE handle() const { return handle_; }
     CK_SLOT_ID slot() const { return slot_; }
     /* How often it was closed. */

@@ -46,6 +46,9 @@ export const jobOp = {
   oaepDecrypt: 17,
   /** C_SetAttributeValue of `key` with the template in `aux`. */
   setAttributes: 18,
+  /** C_DecapsulateKey of `input` with the template in `aux`, read CKA_VALUE, C_DestroyObject; output = the value. CKR_FUNCTION_NOT_SUPPORTED
+   * unless the module shows an interface of PKCS#11 3.2. */
+  decapsulate: 19,
 } as const
 export type JobOp = (typeof jobOp)[keyof typeof jobOp]
 

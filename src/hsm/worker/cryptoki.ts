@@ -15,6 +15,8 @@ export const CKK = {
   sha512Hmac: 0x2d,
   sha224Hmac: 0x2e,
   ecEdwards: 0x40,
+  mlKem: 0x49,
+  mlDsa: 0x4a,
 } as const
 
 export const CKA = {
@@ -44,6 +46,9 @@ export const CKA = {
   modifiable: 0x170,
   ecParams: 0x180,
   ecPoint: 0x181,
+  parameterSet: 0x61d,
+  encapsulate: 0x633,
+  decapsulate: 0x634,
 } as const
 
 export const CKM = {
@@ -52,6 +57,10 @@ export const CKM = {
   rsaX509: 0x03,
   rsaPkcsOaep: 0x09,
   rsaPkcsPss: 0x0d,
+  mlKemKeyPairGen: 0x0f,
+  mlKem: 0x17,
+  mlDsaKeyPairGen: 0x1c,
+  mlDsa: 0x1d,
   sha1: 0x220,
   sha256: 0x250,
   sha256Hmac: 0x251,
@@ -77,6 +86,8 @@ export const CKM = {
   aesKeyWrapPad: 0x210a,
   /** AES-KWP (RFC 5649) in PKCS#11 3.0 and later. */
   aesKeyWrapKwp: 0x210b,
+  /** Not in 3.2: the number that OASIS gave it for the version after. */
+  mlDsaExternalMu: 0x403c,
 } as const
 
 export const CKG = { mgf1Sha1: 1, mgf1Sha256: 2, mgf1Sha384: 3, mgf1Sha512: 4 } as const

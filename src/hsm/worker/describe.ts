@@ -11,7 +11,7 @@ import type { Call, Jobs } from './jobs.ts'
 import { keyShapes, specOf } from './key-shapes.ts'
 import type { KeyRef, Objects } from './objects.ts'
 import { decodeAttributes, encodeAttributeTypes } from './pack.ts'
-import { publicKeyOf } from './public-keys.ts'
+import { publicKeyOf, readPublicKey } from './public-keys.ts'
 
 const usageNames: readonly (readonly [number, string])[] = [
   [CKA.sign, 'sign'],
@@ -21,6 +21,8 @@ const usageNames: readonly (readonly [number, string])[] = [
   [CKA.derive, 'derive'],
   [CKA.wrap, 'wrap'],
   [CKA.unwrap, 'unwrap'],
+  [CKA.encapsulate, 'encapsulate'],
+  [CKA.decapsulate, 'decapsulate'],
 ]
 
 const described = encodeAttributeTypes([
@@ -41,6 +43,7 @@ const described = encodeAttributeTypes([
   CKA.ecPoint,
   CKA.publicKeyInfo,
   CKA.valueLen,
+  CKA.parameterSet,
   ...usageNames.map(([type]) => type),
 ])
 const describedBytesMax = 8192
@@ -53,7 +56,10 @@ export async function describeObject(jobs: Jobs, call: Call, handle: bigint): Pr
     if (rv === 0 || jobs.profile.vanished.includes(rv)) return undefined
     throw jobs.failure(call, jobOp.getAttributes, rv)
   }
-  return summaryOf(decodeAttributes(output))
+  const summary = summaryOf(decodeAttributes(output))
+  const shape = summary?.spec === undefined ? undefined : keyShapes[summary.spec]
+  if (summary?.objectClass !== 'public' || summary.publicKey !== null || shape?.parameters === undefined) return summary
+  return { ...summary, publicKey: (await readPublicKey(jobs, call, handle, shape)) ?? null }
 }
 
 export function summaryOf(attributes: ReadonlyMap<number, Buffer | null>): ObjectSummary | undefined {
@@ -71,6 +77,7 @@ export function summaryOf(attributes: ReadonlyMap<number, Buffer | null>): Objec
     modulusBits: modulus?.length ? modulus.length * 8 : ulong(attributes.get(CKA.modulusBits)),
     ecParams: attributes.get(CKA.ecParams) ?? undefined,
     valueBytes: ulong(attributes.get(CKA.valueLen)),
+    parameterSet: ulong(attributes.get(CKA.parameterSet)),
   })
   return {
     objectId: Buffer.from(attributes.get(CKA.id) ?? []),

@@ -29,7 +29,15 @@ const names: Readonly<Record<number, string>> = {
   [CKA.valueLen]: 'valueLen',
   [CKA.extractable]: 'extractable',
   [CKA.ecParams]: 'paramsEC',
+  [CKA.parameterSet]: 'parameterSet',
+  [CKA.encapsulate]: 'encapsulate',
+  [CKA.decapsulate]: 'decapsulate',
 }
+
+// of PKCS#11 3.2, which graphene does not name yet
+graphene.registerAttribute('parameterSet', CKA.parameterSet, 'number')
+graphene.registerAttribute('encapsulate', CKA.encapsulate, 'boolean')
+graphene.registerAttribute('decapsulate', CKA.decapsulate, 'boolean')
 
 function named(template: Template): Record<string, AttributeValue | string> {
   return Object.fromEntries(

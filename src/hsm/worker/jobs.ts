@@ -55,6 +55,7 @@ const functionOf: Readonly<Record<JobOp, string>> = {
   [jobOp.destroy]: 'C_DestroyObject',
   [jobOp.oaepDecrypt]: 'C_Decrypt',
   [jobOp.setAttributes]: 'C_SetAttributeValue',
+  [jobOp.decapsulate]: 'C_DecapsulateKey',
 }
 
 export interface JobInput {

@@ -23,6 +23,36 @@ const curve = (node: string, opensslName: string, paramsHex: string, fieldBytes:
   fieldBytes,
 })
 
+/** A parameter set of FIPS 203 or FIPS 204. */
+export interface ParameterSet {
+  /** CKA_PARAMETER_SET. */
+  readonly number: number
+  /** `asymmetricKeyType` of node:crypto. */
+  readonly node: string
+  /** DER of the AlgorithmIdentifier (NIST CSOR; RFC 9881 section 2, RFC 9935 section 3): no parameters. */
+  readonly algorithm: Buffer
+  readonly publicBytes: number
+  /** Length of a signature, or of the ciphertext that encapsulates a secret. */
+  readonly outputBytes: number
+}
+
+const parameterSet = (
+  number: number,
+  node: string,
+  lastOidBytes: string,
+  publicBytes: number,
+  outputBytes: number,
+): ParameterSet => ({
+  number,
+  node,
+  algorithm: Buffer.from(`300b0609608648016503${lastOidBytes}`, 'hex'),
+  publicBytes,
+  outputBytes,
+})
+
+/** Bytes of the secret that every ML-KEM parameter set shares (FIPS 203 section 8). */
+export const sharedSecretBytes = 32
+
 export const ed25519Params = Buffer.from('06032b6570', 'hex')
 /** The PrintableString `edwards25519` of PKCS#11 3.0. */
 export const ed25519NamedParams = Buffer.from('130c656477617264733235353139', 'hex')
@@ -36,6 +66,7 @@ export interface KeyShape {
   readonly modulusBits?: number
   readonly curve?: Curve
   readonly valueBytes?: number
+  readonly parameters?: ParameterSet
   readonly usages: readonly KeyUsage[]
 }
 
@@ -64,6 +95,22 @@ const hmac = (valueBytes: number, hmacType: number): KeyShape => ({
   usages: ['GENERATE_VERIFY_MAC'],
 })
 
+const mlDsa = (parameters: ParameterSet): KeyShape => ({
+  objectClass: 'private',
+  keyType: CKK.mlDsa,
+  generation: CKM.mlDsaKeyPairGen,
+  parameters,
+  usages: ['SIGN_VERIFY'],
+})
+
+const mlKem = (parameters: ParameterSet): KeyShape => ({
+  objectClass: 'private',
+  keyType: CKK.mlKem,
+  generation: CKM.mlKemKeyPairGen,
+  parameters,
+  usages: ['ENCAPSULATE_DECAPSULATE'],
+})
+
 export const keyShapes: Readonly<Partial<Record<KeySpec, KeyShape>>> = {
   SYMMETRIC_DEFAULT: {
     objectClass: 'secret',
@@ -89,6 +136,12 @@ export const keyShapes: Readonly<Partial<Record<KeySpec, KeyShape>>> = {
   HMAC_256: hmac(32, CKK.sha256Hmac),
   HMAC_384: hmac(48, CKK.sha384Hmac),
   HMAC_512: hmac(64, CKK.sha512Hmac),
+  ML_DSA_44: mlDsa(parameterSet(1, 'ml-dsa-44', '040311', 1312, 2420)),
+  ML_DSA_65: mlDsa(parameterSet(2, 'ml-dsa-65', '040312', 1952, 3309)),
+  ML_DSA_87: mlDsa(parameterSet(3, 'ml-dsa-87', '040313', 2592, 4627)),
+  ML_KEM_512: mlKem(parameterSet(1, 'ml-kem-512', '040401', 800, 768)),
+  ML_KEM_768: mlKem(parameterSet(2, 'ml-kem-768', '040402', 1184, 1088)),
+  ML_KEM_1024: mlKem(parameterSet(3, 'ml-kem-1024', '040403', 1568, 1568)),
 }
 
 /** Whether an object of this key type can be what the request says it is. */
@@ -109,11 +162,12 @@ export interface ShapeFacts {
   readonly modulusBits?: number | undefined
   readonly ecParams?: Uint8Array | undefined
   readonly valueBytes?: number | undefined
+  readonly parameterSet?: number | undefined
 }
 
 /** The spec that an existing object fits, if any. Some modules report 0 as the length of an unwrapped secret: then AES counts as AES-256. */
 export function specOf(facts: ShapeFacts): KeySpec | undefined {
-  const { keyType, modulusBits, ecParams, valueBytes } = facts
+  const { keyType, modulusBits, ecParams, valueBytes, parameterSet } = facts
   if (keyType === CKK.aes) return valueBytes === 32 || !valueBytes ? 'SYMMETRIC_DEFAULT' : undefined
   if (keyType === CKK.genericSecret) return hmacSpecs[valueBytes ?? 0]
   if (hmacTypes[keyType] !== undefined) return hmacTypes[keyType]
@@ -124,6 +178,7 @@ export function specOf(facts: ShapeFacts): KeySpec | undefined {
   for (const [spec, shape] of Object.entries(keyShapes)) {
     if (shape.keyType !== keyType) continue
     if (keyType === CKK.rsa && shape.modulusBits === modulusBits) return spec as KeySpec
+    if (shape.parameters !== undefined && shape.parameters.number === parameterSet) return spec as KeySpec
     if (keyType === CKK.ec && ecParams !== undefined && shape.curve?.params.equals(ecParams)) return spec as KeySpec
   }
   return undefined

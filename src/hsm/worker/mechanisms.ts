@@ -52,6 +52,8 @@ const edwards = (params: Buffer | null, inputBytes: number): SignEntry => ({
   inputBytes,
 })
 
+const mlDsaSpecs: readonly KeySpec[] = ['ML_DSA_44', 'ML_DSA_65', 'ML_DSA_87']
+
 export const signEntries: Readonly<Partial<Record<SignAlgorithm, SignEntry>>> = {
   RSASSA_PKCS1_V1_5_SHA_1: pkcs1(digestInfo.sha1, 20),
   RSASSA_PKCS1_V1_5_SHA_224: pkcs1(digestInfo.sha224, 28),
@@ -66,15 +68,19 @@ export const signEntries: Readonly<Partial<Record<SignAlgorithm, SignEntry>>> = 
   ED25519: edwards(null, 0),
   // with phFlag the module takes the message, here the caller's digest, and hashes it itself (PKCS#11 3.2, 6.3.15)
   ED25519_PH: edwards(encodeParams({ kind: 'eddsa', prehash: true }), 64),
+  // without a parameter: empty context, hedged if the module can (PKCS#11 3.2, 6.67.5)
+  ML_DSA: { mechanism: CKM.mlDsa, params: null, specs: mlDsaSpecs, inputBytes: 0 },
+  ML_DSA_MU: { mechanism: CKM.mlDsaExternalMu, params: null, specs: mlDsaSpecs, inputBytes: 64 },
 }
 
 export const ecdsaInputBytesMin = 20
 export const ecdsaInputBytesMax = 64
 
-/** Signature length: RSA modulus, twice the field for ECDSA (PKCS#11 3.2, 6.3.1), 64 for Ed25519. */
+/** Signature length: RSA modulus, twice the field for ECDSA (PKCS#11 3.2, 6.3.1), 64 for Ed25519, that of the set for ML-DSA. */
 export function signatureBytes(spec: KeySpec): number {
   const shape = keyShapes[spec]
   if (shape?.modulusBits !== undefined) return shape.modulusBits / 8
+  if (shape?.parameters !== undefined) return shape.parameters.outputBytes
   return shape?.curve === undefined ? 64 : 2 * shape.curve.fieldBytes
 }
 

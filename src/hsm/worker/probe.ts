@@ -10,10 +10,10 @@ import { constructionOfFacts } from './facts.ts'
 import { type Call, openCall } from './jobs.ts'
 import { probeCurves, probeEdwards, probeRsa } from './probe-asymmetric.ts'
 import { probeDataKeyPairs } from './probe-data-key-pairs.ts'
+import { probePostQuantum } from './probe-post-quantum.ts'
 import { type ProbeParts, ProbeRun } from './probe-run.ts'
 import { probeHmac, probeSymmetric } from './probe-symmetric.ts'
 
-const postQuantum = ['ML_DSA_44', 'ML_DSA_65', 'ML_DSA_87', 'ML_KEM_512', 'ML_KEM_768', 'ML_KEM_1024'] as const
 const randomBytesDrawn = 64
 const destroyBudgetMs = 30_000
 
@@ -30,9 +30,9 @@ export async function probeToken(parts: ProbeParts, call: Call): Promise<Capabil
       probeHmac(run),
       probeSymmetric(run),
       probeDataKeyPairs(run),
+      probePostQuantum(run),
     ]
     for (const probe of await Promise.allSettled(probes)) if (probe.status === 'rejected') throw probe.reason
-    for (const what of postQuantum) run.refuse(what, 'needs PKCS#11 3.2; no mapping here')
     return {
       probe: probeVersion,
       // a token without randomness makes no keys worth having

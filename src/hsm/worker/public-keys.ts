@@ -7,19 +7,22 @@ import { CKA, CKK } from './cryptoki.ts'
 import type { Call, Jobs } from './jobs.ts'
 import type { KeyShape } from './key-shapes.ts'
 import { decodeAttributes, encodeAttributeTypes, encodeTemplate } from './pack.ts'
-import { decodeEcPoint, ecPublicKey, ed25519Bytes, ed25519PublicKey, rsaPublicKey } from './spki.ts'
+import { decodeEcPoint, ecPublicKey, ed25519Bytes, ed25519PublicKey, latticePublicKey, rsaPublicKey } from './spki.ts'
 
 const publicTypes = encodeAttributeTypes([CKA.modulus, CKA.publicExponent, CKA.ecPoint, CKA.publicKeyInfo])
-const publicBytesMax = 4096
+/** CKA_VALUE of a public object (PKCS#11 3.2, 6.67.2 and 6.68.2); of a private one it would be the key itself, and is never asked for. */
+const latticePublicTypes = encodeAttributeTypes([CKA.value, CKA.publicKeyInfo])
+const publicBytesMax = 8192
 
-/** `undefined` when the object does not show its public key (an EC private key of most modules). */
+/** `undefined` when the object does not show its public key (an EC private key of most modules). An ML-DSA or ML-KEM object must be a public one. */
 export async function readPublicKey(
   jobs: Jobs,
   call: Call,
   handle: bigint,
   shape: KeyShape,
 ): Promise<Buffer | undefined> {
-  const job = { key: handle, aux: publicTypes, outMax: publicBytesMax }
+  const aux = shape.parameters === undefined ? publicTypes : latticePublicTypes
+  const job = { key: handle, aux, outMax: publicBytesMax }
   const { rv, output } = await jobs.attempt(call, jobOp.getAttributes, job)
   if (output === null) {
     if (rv === 0) return undefined
@@ -40,6 +43,10 @@ export function publicKeyOf(shape: KeyShape, attributes: ReadonlyMap<number, Buf
     if (modulus?.length && exponent?.length) return rsaPublicKey(modulus, exponent)
     return recorded(shape, attributes)
   }
+  if (shape.parameters !== undefined) {
+    const value = attributes.get(CKA.value)
+    return value?.length ? latticePublicKey(shape.parameters, value) : recorded(shape, attributes)
+  }
   const point = attributes.get(CKA.ecPoint)
   if (!point?.length) return recorded(shape, attributes)
   const { curve } = shape
@@ -57,7 +64,8 @@ function recorded(shape: KeyShape, attributes: ReadonlyMap<number, Buffer | null
 export function fitsPublicKey(shape: KeyShape, spki: Buffer): boolean {
   try {
     const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey({ key: spki, format: 'der', type: 'spki' })
-    const { curve, modulusBits } = shape
+    const { curve, modulusBits, parameters } = shape
+    if (parameters !== undefined) return asymmetricKeyType === parameters.node
     if (modulusBits !== undefined) {
       return asymmetricKeyType === 'rsa' && asymmetricKeyDetails?.modulusLength === modulusBits
     }

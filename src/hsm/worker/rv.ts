@@ -165,7 +165,7 @@ export interface RvContext {
 }
 
 /** Calls that open what a caller brought: whatever is wrong with it is one and the same error (no padding or tag oracle). */
-const opensCiphertext = new Set(['C_Decrypt', 'C_UnwrapKey'])
+const opensCiphertext = new Set(['C_Decrypt', 'C_UnwrapKey', 'C_DecapsulateKey'])
 
 /** The table, corrected by what the call did and by the vendor's quirks. */
 export function judge(rv: number, context: RvContext): RvEntry {

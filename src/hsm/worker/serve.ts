@@ -34,6 +34,7 @@ const allowed: Readonly<Record<Purpose, ReadonlySet<OperationName>>> = {
     'encryptThenVerify',
     'mac',
     'derive',
+    'decapsulate',
     'wrap',
     'unwrap',
     'sealRandom',
@@ -128,6 +129,10 @@ export class Serving {
       case 'derive': {
         const key = this.#key(frame.fields, 'derive')
         return { secret: await this.#signing.derive(call, key, frame.fields.peerPublicKey) }
+      }
+      case 'decapsulate': {
+        const key = this.#key(frame.fields, 'decapsulate')
+        return { secret: await this.#signing.decapsulate(call, key, frame.fields.ciphertext) }
       }
       case 'random': {
         const { count } = frame.fields

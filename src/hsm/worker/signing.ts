@@ -1,13 +1,14 @@
 /**
- * Signatures, MACs, the material id and ECDH: one registry entry each, one job each. Inputs are checked for length here, since modules
+ * Signatures, MACs, the material id, ECDH and decapsulation: one registry entry each, one job each. Inputs are checked for length here, since modules
  * differ in what they accept.
  */
 import { createHash } from 'node:crypto'
 import type { MacAlgorithm, SignAlgorithm } from '../port.ts'
 import { jobOp } from './addon.ts'
-import { CKD, CKM } from './cryptoki.ts'
+import { CKD, CKK, CKM } from './cryptoki.ts'
 import { refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
+import { sharedSecretBytes } from './key-shapes.ts'
 import { ecdsaInputBytesMax, ecdsaInputBytesMin, macEntries, signatureBytes, signEntries } from './mechanisms.ts'
 import { asBuffer, type KeyRef, type Objects } from './objects.ts'
 import { encodeParams, encodeTemplate } from './pack.ts'
@@ -91,6 +92,26 @@ export class Signing {
     return secret
   }
 
+  /** ML-KEM: a ciphertext of the right length always gives a secret, that of another key or a changed one a random one (FIPS 203 section 6.3). */
+  async decapsulate(call: Call, key: KeyRef, ciphertext: Uint8Array): Promise<Buffer> {
+    const { parameters, keyType } = key.shape
+    if (parameters === undefined || keyType !== CKK.mlKem) {
+      throw refusal('KeyUsageInvalid', `${key.spec} decapsulates nothing`)
+    }
+    if (ciphertext.length !== parameters.outputBytes) {
+      throw refusal('CiphertextInvalid', 'encapsulated secret of a wrong length')
+    }
+    const aux = encodeTemplate(agreedSecretTemplate(sharedSecretBytes))
+    const op = jobOp.decapsulate
+    const result = await this.#objects.run(call, key, op, CKM.mlKem, null, ciphertext, aux, sharedSecretBytes)
+    const secret = this.#output(call, op, result)
+    if (secret.length !== sharedSecretBytes) {
+      secret.fill(0)
+      throw refusal('HsmFailure', 'shared secret of an unexpected length', 'B')
+    }
+    return secret
+  }
+
   /**
    * SHA-256 over the domain and a pseudo-random function of the message under the key: an HMAC under a secret derived from the reserved
    * purpose (derived keys), the AES of the message's hash marked with that purpose's byte (direct keys), or the key's own HMAC of the
@@ -133,7 +154,12 @@ export class Signing {
 
   #output(
     call: Call,
-    op: typeof jobOp.sign | typeof jobOp.encrypt | typeof jobOp.decrypt | typeof jobOp.deriveValue,
+    op:
+      | typeof jobOp.sign
+      | typeof jobOp.encrypt
+      | typeof jobOp.decrypt
+      | typeof jobOp.deriveValue
+      | typeof jobOp.decapsulate,
     result: JobResult,
   ) {
     if (result.rv !== 0 || result.output === null) throw this.#jobs.failure(call, op, result.rv)

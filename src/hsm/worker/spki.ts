@@ -1,9 +1,10 @@
 /**
  * DER SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) from what PKCS#11 shows of a public key, and the way back for an ECDH peer.
- * RSA as RFC 3279 section 2.3.1 (with NULL parameters), EC as RFC 5480 (named curve, uncompressed point), Ed25519 as RFC 8410. Pure.
+ * RSA as RFC 3279 section 2.3.1 (with NULL parameters), EC as RFC 5480 (named curve, uncompressed point), Ed25519 as RFC 8410, ML-DSA as
+ * RFC 9881, ML-KEM as RFC 9935. Pure.
  */
 import { createPublicKey } from 'node:crypto'
-import type { Curve } from './key-shapes.ts'
+import type { Curve, ParameterSet } from './key-shapes.ts'
 
 const rsaAlgorithm = Buffer.from('300d06092a864886f70d0101010500', 'hex')
 const ecPublicKeyOid = Buffer.from('06072a8648ce3d0201', 'hex')
@@ -36,6 +37,12 @@ export function ecPrivateKey(curve: Curve, scalar: Uint8Array, point: Uint8Array
 export function ed25519PublicKey(point: Uint8Array): Buffer {
   if (point.length !== ed25519Bytes) throw new TypeError('not an Ed25519 public key')
   return subjectPublicKey(ed25519Algorithm, point)
+}
+
+/** @throws TypeError when `value` is not as long as a public key of the set. */
+export function latticePublicKey(parameters: ParameterSet, value: Uint8Array): Buffer {
+  if (value.length !== parameters.publicBytes) throw new TypeError(`not a public key of ${parameters.node}`)
+  return subjectPublicKey(parameters.algorithm, value)
 }
 
 /** CKA_EC_POINT is a DER OCTET STRING around the point (PKCS#11 3.2, 6.3.3); some modules give the point itself. Both are accepted. */

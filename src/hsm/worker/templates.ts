@@ -48,7 +48,7 @@ function privateUsages(spec: KeySpec, usage: KeyUsage, construction: Constructio
       // raw RSA decryption is what OAEP-SHA-256 unwrapping stands on where the module has none (no door decrypts with such a key)
       return spec === 'SYMMETRIC_DEFAULT' ? [CKA.wrap, CKA.unwrap] : [CKA.unwrap, CKA.decrypt]
     case 'ENCAPSULATE_DECAPSULATE':
-      return []
+      return [CKA.decapsulate]
   }
 }
 
@@ -92,7 +92,9 @@ export function privateKeyTemplate(
   shape: KeyShape,
   granted: readonly number[] = privateUsages(intent.spec, intent.usage, 'none'),
 ): Template {
-  return [...keyAttributes(intent, shape), ...usageAttributes(granted, privateOnly)]
+  // modules before PKCS#11 3.2 refuse what they don't know
+  const possible = intent.usage === 'ENCAPSULATE_DECAPSULATE' ? [...privateOnly, CKA.decapsulate] : privateOnly
+  return [...keyAttributes(intent, shape), ...usageAttributes(granted, possible)]
 }
 
 /** The public half: a session object, read out and destroyed. */
@@ -106,6 +108,7 @@ export function publicKeyTemplate(intent: GenerateIntent, shape: KeyShape): Temp
     [CKA.id, Buffer.from(intent.objectId)],
     [CKA.label, Buffer.from(labelOf(intent.purpose, intent.keyId, intent.number))],
     ...usageAttributes(verifies ? [CKA.verify] : [], publicOnly),
+    ...(intent.usage === 'ENCAPSULATE_DECAPSULATE' ? [[CKA.encapsulate, true] as const] : []),
     ...materialAttributes(shape),
   ]
 }
@@ -119,6 +122,7 @@ function materialAttributes(shape: KeyShape): Template {
       [CKA.publicExponent, exponent65537],
     ]
   }
+  if (shape.parameters !== undefined) return [[CKA.parameterSet, shape.parameters.number]]
   return [[CKA.ecParams, shape.curve?.params ?? ed25519Params]]
 }
 
@@ -142,7 +146,7 @@ export function sessionSecretTemplate(keyType: number, valueBytes: number, usage
   ]
 }
 
-/** Result of an ECDH agreement: read once and destroyed within the same job. */
+/** Result of an ECDH agreement or of a decapsulation: read once and destroyed within the same job. */
 export function agreedSecretTemplate(valueBytes: number): Template {
   return [
     [CKA.class, CKO.secretKey],

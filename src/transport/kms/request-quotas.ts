@@ -9,6 +9,9 @@ const rates: Readonly<Record<string, number>> = {
   'crypto-symmetric': 10_000,
   'crypto-rsa': 500,
   'crypto-ecc': 300,
+  'crypto-ml-dsa': 1000,
+  // AWS names no rate of its own for ML-KEM: that of the other post-quantum keys
+  'crypto-ml-kem': 1000,
   'create-key': 5,
   'create-alias': 5,
   'update-alias': 5,

@@ -89,6 +89,8 @@ export const signingAlgorithm = enumeration([
   'ED25519_PH_SHA_512',
 ])
 
+export const encapsulationAlgorithm = enumeration(['ML_KEM'])
+
 export const messageType = enumeration(['RAW', 'DIGEST', 'EXTERNAL_MU'])
 
 export const macAlgorithm = enumeration(['HMAC_SHA_224', 'HMAC_SHA_256', 'HMAC_SHA_384', 'HMAC_SHA_512'])

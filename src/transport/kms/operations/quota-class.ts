@@ -5,8 +5,10 @@ import type { KmsOperation } from './key-operation.ts'
 
 /** Operations that share the rate of cryptographic operations for the kind of key they use. */
 const cryptographic = new Set([
+  'Decapsulate',
   'Decrypt',
   'DeriveSharedSecret',
+  'Encapsulate',
   'Encrypt',
   'GenerateDataKey',
   'GenerateDataKeyWithoutPlaintext',
@@ -42,6 +44,8 @@ function classOf(name: string, own: string, input: unknown, resources: unknown):
   if (!cryptographic.has(name)) return own
   const spec = (resources as { entry?: { key: { spec: KeySpec } } } | null)?.entry?.key.spec
   if (spec?.startsWith('RSA_')) return 'crypto-rsa'
+  if (spec?.startsWith('ML_DSA_')) return 'crypto-ml-dsa'
+  if (spec?.startsWith('ML_KEM_')) return 'crypto-ml-kem'
   return spec?.startsWith('ECC_') ? 'crypto-ecc' : 'crypto-symmetric'
 }
 

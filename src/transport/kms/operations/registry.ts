@@ -12,6 +12,7 @@ import {
   disconnectCustomKeyStore,
   updateCustomKeyStore,
 } from './custom-key-stores.ts'
+import { decapsulate } from './decapsulate.ts'
 import { decrypt } from './decrypt.ts'
 import { deleteAlias } from './delete-alias.ts'
 import { deleteImportedKeyMaterial } from './delete-imported-key-material.ts'
@@ -19,6 +20,7 @@ import { deriveSharedSecret } from './derive-shared-secret.ts'
 import { describeKey } from './describe-key.ts'
 import { disableKey, enableKey } from './enable-key.ts'
 import { disableKeyRotation, enableKeyRotation } from './enable-key-rotation.ts'
+import { encapsulate } from './encapsulate.ts'
 import { encrypt } from './encrypt.ts'
 import { generateDataKey, generateDataKeyWithoutPlaintext } from './generate-data-key.ts'
 import { generateDataKeyPair, generateDataKeyPairWithoutPlaintext } from './generate-data-key-pair.ts'
@@ -60,6 +62,7 @@ const registry = {
   CreateAlias: createAlias,
   CreateGrant: createGrant,
   CreateKey: createKey,
+  Decapsulate: decapsulate,
   Decrypt: decrypt,
   DeleteAlias: deleteAlias,
   DeleteImportedKeyMaterial: deleteImportedKeyMaterial,
@@ -69,6 +72,7 @@ const registry = {
   DisableKeyRotation: disableKeyRotation,
   EnableKey: enableKey,
   EnableKeyRotation: enableKeyRotation,
+  Encapsulate: encapsulate,
   Encrypt: encrypt,
   GenerateDataKey: generateDataKey,
   GenerateDataKeyPair: generateDataKeyPair,
