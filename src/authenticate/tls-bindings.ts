@@ -47,6 +47,8 @@ export interface TlsBindingStore extends TlsBindings {
   /** Takes the place of the binding of the same account and name. */
   put(tokenDigest: Buffer, binding: TlsBinding): void
   drop(account: string, name: string): void
+  /** Whether any binding of the key has the policy. */
+  permits(key: Pick<TlsBinding, 'account' | 'region' | 'keyId'>, policy: OffloadPolicy): boolean
   /** Drops all bindings of one key. */
   dropKey(key: Pick<TlsBinding, 'account' | 'region' | 'keyId'>): void
   clear(): void
@@ -68,6 +70,11 @@ export function createTlsBindingStore(): TlsBindingStore {
   const bindings = new Map<string, TlsBinding>()
   const digests = new Map<string, string>()
 
+  const ofKey = ({ account, region, keyId }: Pick<TlsBinding, 'account' | 'region' | 'keyId'>) =>
+    [...bindings.values()].filter(
+      (binding) => binding.keyId === keyId && binding.region === region && binding.account === account,
+    )
+
   function drop(account: string, name: string): void {
     const id = `${account}/${name}`
     const digest = digests.get(id)
@@ -85,11 +92,9 @@ export function createTlsBindingStore(): TlsBindingStore {
       digests.set(`${binding.account}/${binding.name}`, digest)
     },
     drop,
-    dropKey({ account, region, keyId }) {
-      for (const binding of [...bindings.values()]) {
-        if (binding.account === account && binding.region === region && binding.keyId === keyId)
-          drop(account, binding.name)
-      }
+    permits: (key, policy) => ofKey(key).some(({ policies }) => policies.includes(policy)),
+    dropKey(key) {
+      for (const { account, name } of ofKey(key)) drop(account, name)
     },
     clear() {
       bindings.clear()
