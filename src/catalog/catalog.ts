@@ -322,7 +322,7 @@ export interface Catalog extends AsyncDisposable {
     region: string,
     after: string | undefined,
     limit: number,
-    purpose?: Purpose,
+    purposes?: readonly Purpose[],
   ): Promise<readonly string[]>
   /** Keys in any state. */
   countKeys(account: string, region: string): Promise<number>

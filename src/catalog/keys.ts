@@ -84,7 +84,7 @@ export function openKeys(ports: Ports) {
 
     findKey: (name) => findKeyEntry(ports, name),
 
-    async listKeys(account, region, after, limit, purpose) {
+    async listKeys(account, region, after, limit, purposes) {
       const page = db
         .selectFrom('key')
         .select('key_id')
@@ -95,7 +95,7 @@ export function openKeys(ports: Ports) {
         .orderBy('key_id')
         .limit(limit)
       const [rows] = await database.read([
-        (purpose === undefined ? page : page.where('purpose', '=', purpose)).compile(),
+        (purposes === undefined ? page : page.where('purpose', 'in', purposes)).compile(),
       ])
       return rows.map((row) => row.key_id)
     },

@@ -172,10 +172,10 @@ describe('an object that another tool made', () => {
     expect(await refusalOf(['--label', 'nameless'])).toMatch(/already/)
   })
 
-  it('serves one door alone when it is adopted for it', async () => {
+  it('signs at one door alone when it is adopted for it', async () => {
     await makePair('EC:prime256v1', 'handshakes', '15')
     const { keyId: KeyId } = await adopt(['--label', 'handshakes', '--purpose', 'tls'])
-    await expect(gateway.client().send(new DescribeKeyCommand({ KeyId }))).rejects.toThrow(/NotFound|does not exist/)
+    await expect(signs(KeyId as string, 'ECDSA_SHA_256')).rejects.toMatchObject({ name: 'InvalidKeyUsageException' })
     expect(await refusalOf(['--label', 'legacy-mac', '--purpose', 'xks'])).toMatch(/purpose xks is an AES-256 key/)
   })
 })

@@ -1,5 +1,5 @@
 import { GatewayError } from '../../../error.ts'
-import type { KeyService } from '../../../keys/keys.ts'
+import { isKmsVisible, type KeyService } from '../../../keys/keys.ts'
 import type { Scope } from '../../../pipeline.ts'
 import { invalid } from '../kms-error.ts'
 import { enumeration, type Infer, list, structure } from '../schema.ts'
@@ -68,7 +68,7 @@ export async function findDecryptionKey(
   if (reference !== undefined) return { key: await findKey(keys, reference, 'key-or-alias', scope) }
   const denial = () => new GatewayError('CiphertextKeyInaccessible')
   const key = await keys.findByBlob(keys.parseBlob(requireCiphertext(ciphertext)), scope)
-  if (key === undefined || (key.entry !== undefined && key.entry.key.purpose !== 'kms')) throw denial()
+  if (key === undefined || (key.entry !== undefined && !isKmsVisible(key.entry))) throw denial()
   return { key, denial }
 }
 

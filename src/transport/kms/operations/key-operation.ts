@@ -6,7 +6,7 @@ import type { Authorizer } from '../../../authorize/authorize.ts'
 import type { Decision, Demand } from '../../../call.ts'
 import type { KeyEntry } from '../../../catalog/catalog.ts'
 import { GatewayError } from '../../../error.ts'
-import type { KeyService, ResolvedKey } from '../../../keys/keys.ts'
+import { isKmsVisible, type KeyService, type ResolvedKey } from '../../../keys/keys.ts'
 import type { Operation, Prepared, Scope, UsedKey } from '../../../pipeline.ts'
 import { demandOnKey, type OperationConditions } from '../conditions.ts'
 import { KmsError } from '../kms-error.ts'
@@ -136,7 +136,7 @@ export function localOnly(key: ResolvedKey, scope: Scope): ResolvedKey {
 }
 
 /**
- * Looks up what a KeyId member names. Keys of another purpose belong to another door: here they don't exist.
+ * Looks up what a KeyId member names. Keys that belong to another door don't exist here.
  * @throws GatewayError `KeyNotFound`
  */
 export async function findKey(
@@ -146,7 +146,7 @@ export async function findKey(
   scope: Scope,
 ): Promise<ResolvedKey> {
   const key = await keys.resolve(reference, accepts, scope)
-  if (key.entry === undefined || key.entry.key.purpose === 'kms') return key
+  if (key.entry === undefined || isKmsVisible(key.entry)) return key
   if (key.account !== scope.account) return { ...key, entry: undefined }
   throw new GatewayError('KeyNotFound', { text: `Key '${key.arn}' does not exist` })
 }
