@@ -133,8 +133,9 @@ describe('the construction', () => {
 describe('the spec of an object', () => {
   it('is found again from the attributes that its template gives it', () => {
     for (const [spec, shape] of Object.entries(keyShapes)) {
-      const { keyType, modulusBits, curve, valueBytes } = shape
-      expect(specOf({ keyType, modulusBits, ecParams: curve?.params, valueBytes }), spec).toBe(spec)
+      const { keyType, modulusBits, curve, valueBytes, parameters } = shape
+      const facts = { keyType, modulusBits, ecParams: curve?.params, valueBytes, parameterSet: parameters?.number }
+      expect(specOf(facts), spec).toBe(spec)
     }
   })
 
