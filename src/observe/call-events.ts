@@ -25,6 +25,7 @@ export function observeCalls(metrics: Metrics, logger: Logger, limit: LineLimit)
         requestId: call.requestId,
         principal: principal?.arn,
         milliseconds: Math.round(milliseconds * 1000) / 1000,
+        ...call.trace,
         ...(leftOut > 0 && { leftOut }),
       }
       if (outcome.ok) logger.debug(fields, 'call answered')

@@ -78,6 +78,18 @@ export function createMetrics() {
     ]),
     workerDeaths: counter('worker_deaths_total', 'Worker processes that ended.', ['token', 'role', 'expected']),
     workerReplacements: counter('worker_replacements_total', 'Workers replaced.', ['token', 'role']),
+    offloadConnections: gauge('offload_connections', 'Open connections of the offload door.', ['peer']),
+    offloadClosed: counter('offload_connections_closed_total', 'Connections of the offload door that ended.', [
+      'peer',
+      'reason',
+    ]),
+    offloadRefused: tally('offload_refused_total', 'Requests of the offload door that were answered ERROR.', [
+      'peer',
+      'code',
+    ]),
+    offloadStrangers: counter('offload_strangers_total', 'Connections to the offload door that were not let in.', [
+      'peer',
+    ]),
     destructionPaused: gauge('destruction_paused', '1 while no key is destroyed, for this reason.', ['reason']),
     auditRecords: counter('audit_records_total', 'Records written to the journal.'),
     auditBytes: counter('audit_bytes_total', 'Bytes written to the journal.'),

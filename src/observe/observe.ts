@@ -9,17 +9,20 @@ import type { HsmEvents } from '../hsm/events.ts'
 import type { GroupState } from '../hsm/port.ts'
 import type { PipelineObserver } from '../pipeline.ts'
 import type { Problem } from '../problem.ts'
+import type { OffloadEvents } from '../transport/offload/offload.ts'
 import { observeCalls } from './call-events.ts'
 import { observeHsmEvents } from './hsm-events.ts'
 import { observeJournalEvents } from './journal-events.ts'
 import { createLineLimit } from './line-limit.ts'
 import { type LogLevel, openLog } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
+import { observeOffloadEvents } from './offload-events.ts'
 
 export interface Observer {
   readonly calls: PipelineObserver
   readonly hsm: HsmEvents
   readonly journal: JournalEvents
+  readonly offload: OffloadEvents
 
   /** State that is read when metrics are asked for; each may be installed once its part exists. */
   watch(parts: {
@@ -68,6 +71,7 @@ export function createObserver(options: ObserverOptions): Observer {
     calls: observeCalls(metrics, logger, limit),
     hsm: observeHsmEvents(metrics, logger, limit),
     journal: observeJournalEvents(metrics, logger, limit),
+    offload: observeOffloadEvents(metrics, logger, limit),
 
     watch(parts) {
       groups = parts.groups ?? groups
