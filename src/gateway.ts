@@ -14,6 +14,7 @@ import { createSigV4Verifier } from './authenticate/authenticate.ts'
 import { createCredentialStore } from './authenticate/credentials.ts'
 import { createSessionTokens } from './authenticate/session-tokens.ts'
 import { createSessions, isSessionKeyId } from './authenticate/sessions.ts'
+import { createTlsBindingStore } from './authenticate/tls-bindings.ts'
 import { createAuthorizer } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
 import { openCatalog } from './catalog/open.ts'
@@ -43,6 +44,7 @@ import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
 import { createRelatedEvents } from './related-events.ts'
 import { createSimulation } from './simulation.ts'
+import { openTls } from './tls.ts'
 import { demandOnKey } from './transport/kms/conditions.ts'
 import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
@@ -196,6 +198,7 @@ export async function openGateway(
   const limited = config.quotas.enabled ?? !config.development
   const lastUsage = stack.use(openLastUsage({ catalog, failed: (cause) => observer.unexpected('last uses', cause) }))
   const turns = createKeyTurns()
+  const bindings = createTlsBindingStore()
   const keys = createKeyService({
     catalog,
     hsm,
@@ -210,7 +213,19 @@ export async function openGateway(
     wake: () => void rounds.run(),
     ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
     related: createRelatedEvents(journal, (name) => keys.keyArn(name)),
+    mayTlsKeySign: (key) => bindings.permits(key, 'any'),
   })
+  const { tls, relays } = await openTls({
+    catalog,
+    keys,
+    store: bindings,
+    relayAuthority: systemKeys.relayAuthority,
+    accounts: config.accounts,
+    partition,
+    now,
+    observer,
+  })
+  stack.use(tls)
   const deletions = stack.use(
     startDeletions({
       async destroy(events) {
@@ -248,6 +263,8 @@ export async function openGateway(
         keys,
         hsm,
         journal,
+        tls,
+        relays,
         simulation: createSimulation({
           authorizer,
           catalog,

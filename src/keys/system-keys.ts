@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { type Deadline, deadlineIn } from '../call.ts'
-import type { KeyEntry } from '../catalog/catalog.ts'
+import type { KeyEntry, KeyName } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { HsmKey, KeySpec, KeyUsage } from '../hsm/port.ts'
 import { currentMaterial, hsmKeyOf } from './backing-key.ts'
@@ -18,6 +18,8 @@ export const systemKeys = {
   'secret-sealing': { spec: 'SYMMETRIC_DEFAULT', usage: 'ENCRYPT_DECRYPT' },
   /** Signs checkpoints of the audit chain. */
   'audit-checkpoint': { spec: 'ECC_NIST_P256', usage: 'SIGN_VERIFY' },
+  /** Signs the certificates of relays; made when the first one is asked for. */
+  'relay-ca': { spec: 'ECC_NIST_P256', usage: 'SIGN_VERIFY' },
 } as const satisfies Record<string, { spec: KeySpec; usage: KeyUsage }>
 
 export type SystemKeyName = keyof typeof systemKeys
@@ -38,6 +40,16 @@ export interface SystemKeys {
   signCheckpoint(
     digest: Uint8Array,
   ): Promise<{ readonly signature: Buffer; readonly publicKey: Buffer; readonly keyId: string }>
+  /** Signs certificates of relays: ECDSA with SHA-256, as r || s. */
+  readonly relayAuthority: {
+    readonly name: KeyName
+    open(): Promise<{
+      readonly entry: KeyEntry
+      readonly spec: KeySpec
+      readonly publicKey: Buffer
+      sign(tbs: Uint8Array): Promise<Buffer>
+    }>
+  }
 }
 
 export interface SystemKeyParts extends CreationParts {
@@ -104,6 +116,20 @@ export async function openSystemKeys(parts: SystemKeyParts): Promise<SystemKeys>
         publicKey: checkpointMaterial.publicKey,
         keyId: checkpointMaterial.objectId.toString('hex'),
       }
+    },
+    relayAuthority: {
+      name: nameOf('relay-ca'),
+      async open() {
+        const entry = await openSystemKey(parts, 'relay-ca')
+        const material = currentMaterial(entry)
+        const key = hsmKeyOf(entry, material)
+        return {
+          entry,
+          spec: entry.key.spec,
+          publicKey: material.publicKey,
+          sign: (tbs) => hsm.sign(key, 'ECDSA', createHash('sha256').update(tbs).digest(), soon()),
+        }
+      },
     },
   }
 }

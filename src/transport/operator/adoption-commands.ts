@@ -5,6 +5,7 @@ import type { KeyEntry } from '../../catalog/catalog.ts'
 import { GatewayError } from '../../error.ts'
 import type { Hsm, KeyUsage } from '../../hsm/port.ts'
 import type { AdoptKeyRequest, KeyService } from '../../keys/keys.ts'
+import { parseAlias } from './alias-option.ts'
 import { command, type Input, type OperatorCommand } from './operator-command.ts'
 
 interface AdoptionParts {
@@ -16,9 +17,8 @@ interface AdoptionParts {
 }
 
 const timeoutMs = 60_000
-/** AWS KMS API Reference: CreateKey, CreateAlias. */
+/** AWS KMS API Reference: CreateKey. */
 const descriptionChars = 8192
-const aliasPattern = /^alias\/(?!aws\/)[a-zA-Z0-9/_-]{1,250}$/
 /** CKA_ID has no limit of its own; nobody's is longer. */
 const objectIdHexChars = 2048
 const usages: readonly KeyUsage[] = ['ENCRYPT_DECRYPT', 'SIGN_VERIFY', 'GENERATE_VERIFY_MAC', 'KEY_AGREEMENT']
@@ -120,14 +120,6 @@ function oneOf<K extends string, T extends string>(input: Input, name: K, values
   const found = values.find((allowed) => allowed === value)
   if (found === undefined) throw invalid(`${name} is one of ${values.join(', ')}.`)
   return { [name]: found } as { [P in K]?: T }
-}
-
-/** The prefix may be left out: operators name aliases, not API members. */
-function parseAlias(value: Input[string]): string | undefined {
-  if (value === undefined) return undefined
-  const name = String(value).startsWith('alias/') ? String(value) : `alias/${value}`
-  if (aliasPattern.test(name)) return name
-  throw invalid('An alias has 1 to 250 letters, digits and any of /_-, and does not begin with aws/.')
 }
 
 function describe(keys: KeyService, { key }: KeyEntry, alias: string | undefined) {

@@ -9,11 +9,14 @@ import { GatewayError } from '../../error.ts'
 import type { Hsm } from '../../hsm/port.ts'
 import type { DestructionGate, KeyService, Pause } from '../../keys/keys.ts'
 import type { Problem } from '../../problem.ts'
+import type { RelayAdministration } from '../../relays.ts'
 import type { Simulation } from '../../simulation.ts'
+import type { TlsAdministration } from '../../tls-administration.ts'
 import { createAdoptionCommands } from './adoption-commands.ts'
 import { command, type Input, type OperatorCommand } from './operator-command.ts'
 import { createPolicyCommands } from './policy-commands.ts'
 import { createRoleCommands } from './role-commands.ts'
+import { createTlsCommands } from './tls-commands.ts'
 
 export interface CommandParts {
   readonly administration: Administration
@@ -21,6 +24,8 @@ export interface CommandParts {
   readonly keys: KeyService
   readonly hsm: Hsm
   readonly simulation: Simulation
+  readonly tls: TlsAdministration
+  readonly relays: RelayAdministration
   readonly journal: { checkpoint(): Promise<Checkpoint | undefined> }
   readonly destruction: Pick<DestructionGate, 'check' | 'confirm'> & {
     describe(pause: Pause): Problem
@@ -154,6 +159,7 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
       },
     ),
     ...createAdoptionCommands(parts),
+    ...createTlsCommands(parts),
     command('token', 'retry-login', { members: { token: 'string' } }, async (input) => {
       await hsm.retryLogin(String(input.token))
       return { groups: hsm.groups() }
