@@ -8,7 +8,8 @@ export type Door = 'kms' | 'sts' | 'xks' | 'offload' | 'operator'
 
 /** Who presents the call, after authentication. */
 export interface Principal {
-  readonly type: 'user' | 'role-session' | 'root' | 'operator'
+  /** `key-store`: an external key store, by its own credential; its arn is of the gateway's making. */
+  readonly type: 'user' | 'role-session' | 'root' | 'operator' | 'key-store'
   /** `arn:aws:iam::<account>:user/<name>`, `arn:aws:sts::<account>:assumed-role/<role>/<session>`, ... */
   readonly arn: string
   readonly account: string

@@ -29,16 +29,19 @@ import { startKeyRounds } from './key-rounds.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
 import { openDestructionGate } from './keys/destruction-gate.ts'
 import { runDueKeys } from './keys/due-keys.ts'
+import { createDirectKeys } from './keys/direct-keys.ts'
 import { createGrantTokens } from './keys/grant-tokens.ts'
 import { createKeyTurns } from './keys/key-turns.ts'
 import type { UnknownObject } from './keys/keys.ts'
 import { openLastUsage } from './keys/last-usage.ts'
+import { openProofKey } from './keys/proof-key.ts'
 import { findUnknownObjects } from './keys/reconcile.ts'
 import { createKeyService } from './keys/service.ts'
 import { settleBackingKeys } from './keys/settlement.ts'
 import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
 import { openTokenSecret } from './keys/token-secret.ts'
 import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
+import { createUseCounts } from './keys/use-counts.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
@@ -50,6 +53,8 @@ import { createKmsDoor, createRequestQuotas, describeKmsError } from './transpor
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
+import { createXksFaults, describeXksError, openXksStores } from './transport/xks/xks.ts'
+import { openXksDoor } from './xks-door.ts'
 
 const systemDeadlineMs = 60_000
 /** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
@@ -61,6 +66,7 @@ const nowhere = { ip: '', userAgent: '' }
 export interface Gateway extends AsyncDisposable {
   readonly endpoints: {
     readonly kms?: string
+    readonly xks?: string
     readonly operator?: string
     readonly operatorSocket: string
   }
@@ -176,8 +182,10 @@ export async function openGateway(
   observer.note('info', 'access keys loaded', { loaded })
   for (const accessKeyId of failed) observer.note('error', 'an access key could not be unsealed', { accessKeyId })
 
+  const identityPolicies = createIdentityPolicies(catalog)
   const authorizer = createAuthorizer({
-    identityPolicies: createIdentityPolicies(catalog),
+    identityPolicies: (principal) =>
+      principal.type === 'key-store' ? xks.stores.policiesOf(principal) : identityPolicies(principal),
     grants: createGrantFinder(catalog),
     nowMs: now,
   })
@@ -188,6 +196,7 @@ export async function openGateway(
     used: (key, use) => lastUsage.note({ account: key.account, region: key.region, keyId: key.keyId, ...use }),
     describeError(door, error) {
       if (door === 'operator') return describeOperatorError(error)
+      if (door === 'xks') return describeXksError(error)
       return door === 'sts' ? describeStsError(error) : describeKmsError(error)
     },
   })
@@ -248,6 +257,27 @@ export async function openGateway(
     }),
   )
 
+  const uses = stack.use(
+    createUseCounts({
+      catalog,
+      warn: (keyId, reserved) => observer.note('warn', 'half of the messages of a key are spent', { keyId, reserved }),
+      failed: (cause) => observer.unexpected('use counts', cause),
+    }),
+  )
+  const direct = createDirectKeys({ catalog, hsm, partition, now: gate.latest, uses })
+  const xks = await openXksStores({
+    catalog,
+    sealer: systemKeys,
+    partition,
+    account: defaultAccount,
+    keys,
+    direct,
+    now,
+    failed: (cause, store) => observer.unexpected(`external key store ${store}`, cause),
+  })
+  stack.use(xks.stores)
+  const faults = createXksFaults()
+
   const operator = stack.use(
     createOperatorDoor({
       pipeline,
@@ -274,6 +304,7 @@ export async function openGateway(
             demandOnKey(action, key, { principal, region, source: nowhere }),
         }),
         destruction: { ...gate, describe: describePause, run: deletions.run },
+        xks: { administration: xks.administration, ...(config.development ? { faults } : {}) },
         partition,
         defaultAccount,
         defaultRegion: config.regions[0] as string,
@@ -320,6 +351,20 @@ export async function openGateway(
     noteDoor(observer, 'kms', kms, address.address)
   }
 
+  let xksEndpoint: string | undefined
+  const xksAddress = config.listen.xks
+  if (xksAddress !== null) {
+    const creation = { catalog, hsm, now, group }
+    const proofKey = await openProofKey(creation)
+    const parts = { config, pipeline, stores: xks.stores, faults, keys, direct, hsm, observer }
+    const door = stack.use(openXksDoor({ ...parts, proofKey: async () => proofKey }))
+    const bound = await door.listen({ host: xksAddress.address, port: xksAddress.port }).catch((cause) => {
+      throw listenProblem('listen.xks', `${xksAddress.address}:${xksAddress.port}`, cause)
+    })
+    xksEndpoint = `${xksAddress.tls === undefined ? 'http' : 'https'}://${hostOf(bound.address)}:${bound.port}`
+    noteDoor(observer, 'xks', xksEndpoint, xksAddress.address)
+  }
+
   const unknownObjects = Promise.all(
     Object.keys(config.groups).map((name) => findUnknownObjects({ catalog, hsm }, name)),
   ).then((found) => found.flat())
@@ -333,6 +378,7 @@ export async function openGateway(
   return {
     endpoints: {
       ...(kms === undefined ? {} : { kms }),
+      ...(xksEndpoint === undefined ? {} : { xks: xksEndpoint }),
       ...(operatorEndpoint === undefined ? {} : { operator: operatorEndpoint }),
       operatorSocket: config.listen.operator.socket,
     },

@@ -72,6 +72,8 @@ export interface Call {
   readonly deadline: Deadline
   readonly source: Source
   readonly partition: string
+  /** What log lines of the call carry besides; a door fills it in when it knows. Never a secret. */
+  readonly trace?: Readonly<Record<string, string>>
   /** Evidence → who calls. @throws GatewayError of the Credentials and Signature codes. */
   authenticate(): Caller | Promise<Caller>
 }

@@ -110,6 +110,7 @@ const identityTypes: Readonly<Record<Principal['type'], string>> = {
   'role-session': 'AssumedRole',
   root: 'Root',
   operator: 'Operator',
+  'key-store': 'ExternalKeyStore',
 }
 
 function describeIdentity(principal: Principal): Record<string, unknown> {

@@ -68,7 +68,13 @@ const principalKeys: ReadonlyMap<string, (facts: Facts) => string | undefined> =
   ],
 ])
 
-const principalTypes = { user: 'User', 'role-session': 'AssumedRole', root: 'Account', operator: undefined } as const
+const principalTypes = {
+  user: 'User',
+  'role-session': 'AssumedRole',
+  root: 'Account',
+  operator: undefined,
+  'key-store': undefined,
+} as const
 
 /** Keys that the context may state (a simulation does) and that are otherwise known here. */
 const requestKeys: ReadonlyMap<string, (facts: Facts) => string | undefined> = new Map([

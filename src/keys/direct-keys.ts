@@ -7,7 +7,7 @@ import { GatewayError } from '../error.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { createWhileUsable } from './admission.ts'
 import type { AdoptionRecord } from './adopt.ts'
-import { currentMaterial, hsmKeyOf } from './backing-key.ts'
+import { hsmKeyOf, currentMaterial as materialOf } from './backing-key.ts'
 import { renderKeyArn } from './identifiers.ts'
 import { requireUsable } from './key-state.ts'
 import type { DirectKeys } from './keys.ts'
@@ -45,12 +45,13 @@ export function createDirectKeys({ catalog, hsm, partition, now, uses }: DirectK
     },
 
     describe(entry) {
-      return { usages: usagesOf(entry), isEnabled: entry.key.state === 'Enabled' }
+      const { state, currentMaterial } = entry.key
+      return { usages: usagesOf(entry), isEnabled: state === 'Enabled', currentMaterial }
     },
 
     async encrypt(entry, { plaintext, context, digestPrefix }, deadline) {
       require(entry, 'encrypt', ...(digestPrefix === undefined ? [] : (['decrypt'] as const)))
-      const material = currentMaterial(entry)
+      const material = materialOf(entry)
       const key = hsmKeyOf(entry, material)
       const taken = uses.take(entry, material)
       if (taken !== undefined) await taken
@@ -63,10 +64,13 @@ export function createDirectKeys({ catalog, hsm, partition, now, uses }: DirectK
       return { ...split(output), digest }
     },
 
-    decrypt(entry, { iv, ciphertext, tag, context }, deadline) {
+    async decrypt(entry, { iv, ciphertext, tag, context, material: number }, deadline) {
       require(entry, 'decrypt')
+      const known = entry.materials.filter(({ state }) => state !== 'Creating')
+      const material = number === undefined ? known[0] : known.find((row) => row.number === number)
+      if (material === undefined) throw new GatewayError('CiphertextInvalid')
       const data = Buffer.concat([Buffer.from([iv.length]), iv, ciphertext, tag])
-      const key = hsmKeyOf(entry, currentMaterial(entry))
+      const key = hsmKeyOf(entry, material)
       return whileUsable(entry, deadline, (limit) => hsm.decrypt(key, 'AES_GCM', { context, data }, limit))
     },
   }

@@ -400,7 +400,12 @@ export interface DirectKeys {
   /** Undefined for keys of another purpose too. */
   find(name: KeyName): KeyEntry | undefined | Promise<KeyEntry | undefined>
   /** What the object behind the key permits (`encrypt`, `decrypt`, `sign`, ..), as far as it was known when it was registered. */
-  describe(entry: KeyEntry): { readonly usages: readonly string[]; readonly isEnabled: boolean }
+  describe(entry: KeyEntry): {
+    readonly usages: readonly string[]
+    readonly isEnabled: boolean
+    /** Number of the backing key that encrypts. */
+    readonly currentMaterial: number
+  }
   /**
    * With `digestPrefix`, also SHA-256 over it, IV, ciphertext and tag, of a result that was then decrypted and compared.
    * @throws `KeyDisabled`, `KeyStateInvalid` (also when the key has no messages left), `KeyUsageInvalid`.
@@ -423,6 +428,8 @@ export interface DirectKeys {
       readonly ciphertext: Uint8Array
       readonly tag: Uint8Array
       readonly context: Uint8Array
+      /** Number of the backing key that encrypted; default: the first. */
+      readonly material?: number
     },
     deadline: Deadline,
   ): Promise<Buffer>

@@ -1,5 +1,5 @@
 /**
- * Sections whose doors define them when they open: `offload`, `xks`, `custody`,
+ * Sections whose doors define them when they open: `offload`, `custody`,
  * `allowImportThroughMemory`. Until then they accept only what means "as today", so that no option is accepted and ignored.
  */
 import type { Section } from './section.ts'

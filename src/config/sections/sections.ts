@@ -6,9 +6,10 @@ import { accounts, partition, regions } from './identity.ts'
 import { listen } from './listen.ts'
 import { development, insecure, log, trustedProxies } from './process.ts'
 import { quotas } from './quotas.ts'
-import { allowImportThroughMemory, custody, offload, xks } from './reserved.ts'
+import { allowImportThroughMemory, custody, offload } from './reserved.ts'
 import type { Schema, Section } from './section.ts'
 import { defaultGroup, groups, tokens } from './tokens.ts'
+import { xks } from './xks.ts'
 
 export const sections = {
   partition,

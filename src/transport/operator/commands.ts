@@ -16,6 +16,7 @@ import { createAdoptionCommands } from './adoption-commands.ts'
 import { command, type Input, type OperatorCommand } from './operator-command.ts'
 import { createPolicyCommands } from './policy-commands.ts'
 import { createRoleCommands } from './role-commands.ts'
+import { createXksCommands, type XksCommandParts } from './xks-commands.ts'
 import { createTlsCommands } from './tls-commands.ts'
 
 export interface CommandParts {
@@ -32,6 +33,7 @@ export interface CommandParts {
     /** A round of destruction soon; need not be waited for. */
     run(): Promise<void>
   }
+  readonly xks: XksCommandParts
   readonly partition: string
   readonly defaultAccount: string
   readonly defaultRegion: string
@@ -159,6 +161,7 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
       },
     ),
     ...createAdoptionCommands(parts),
+    ...createXksCommands(parts),
     ...createTlsCommands(parts),
     command('token', 'retry-login', { members: { token: 'string' } }, async (input) => {
       await hsm.retryLogin(String(input.token))
