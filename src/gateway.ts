@@ -22,6 +22,7 @@ import { type Config, isLoopback, type TokenConfig } from './config/config.ts'
 import { describePause, startDeletions } from './deletions.ts'
 import { toGatewayError } from './error.ts'
 import { createGrantFinder } from './grants.ts'
+import { type Predecessor, type Successor, startSuccessor } from './hand-over.ts'
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
@@ -78,6 +79,8 @@ export interface Gateway extends AsyncDisposable {
   settle(): Promise<void>
   /** Replaces workers whose token configuration may have changed (module, PIN file, sessions). */
   replaceWorkers(reason: string): void
+  /** Starts this program anew in place of this process. When it resolves the new one is warm: close this gateway, then let go. */
+  startSuccessor(): Promise<Successor>
 }
 
 export interface GatewayOverrides {
@@ -85,21 +88,26 @@ export interface GatewayOverrides {
   readonly log?: { write(line: string): void }
   /** Clocks of another machine, for destruction and the dates of keys. */
   readonly clock?: ClockSource
+  /** The process whose place this gateway takes. */
+  readonly predecessor?: Predecessor
 }
 
 /** @throws ProblemsError with cause and remedy when the gateway cannot start. */
 export async function openGateway(
   config: Config,
-  { log, clock = machineClock }: GatewayOverrides = {},
+  { log, clock = machineClock, predecessor }: GatewayOverrides = {},
 ): Promise<Gateway> {
   const startedMs = performance.now()
   await using stack = new AsyncDisposableStack()
   const addon = loadAddon()
   addon.hardenProcess({ dieWithParent: false })
+  const observer = createObserver({ level: config.log.level, ...(log === undefined ? {} : { stream: log }) })
+  // Workers take the longest; the state is the predecessor's until they are warm.
+  const early = predecessor && stack.use(await openTokens(config, observer))
+  if (early !== undefined) requireReady(early, config)
+  await predecessor?.takeOver()
   const lock = takeLock(config, addon.lockFile)
   stack.defer(() => closeSync(lock))
-
-  const observer = createObserver({ level: config.log.level, ...(log === undefined ? {} : { stream: log }) })
   const partition = config.partition
   const defaultAccount = config.accounts[0] as string
   const now = Date.now
@@ -120,7 +128,7 @@ export async function openGateway(
   )
   // Before this start writes to it.
   const foundRevision = await catalog.revision()
-  const hsm = stack.use(await openTokens(config, observer))
+  const hsm = early ?? stack.use(await openTokens(config, observer))
   requireReady(hsm, config)
   const journal = stack.use(await openJournal({ ...config.audit, lockFile: addon.lockFile, events: observer.journal }))
 
@@ -313,7 +321,10 @@ export async function openGateway(
     }),
   )
   observer.watch({ groups: () => hsm.groups(), journal, pauses: gate.pauses })
-  const operatorEndpoint = await operator.listen(config.listen.operator)
+  const inherited = predecessor?.listeners ?? new Map<string, number>()
+  const listeners = new Map<string, number>()
+  const operatorEndpoint = await operator.listen(config.listen.operator, inherited)
+  for (const [name, fd] of operator.listeners()) listeners.set(name, fd)
   observer.doorOpened('operator', config.listen.operator.socket)
   const { http } = config.listen.operator
   if (operatorEndpoint !== undefined && http) noteDoor(observer, 'operator', operatorEndpoint, http.address)
@@ -344,9 +355,12 @@ export async function openGateway(
         onRefused: (name) => observer.note('debug', 'request refused', { name }),
       }),
     )
-    const bound = await door.listen({ host: address.address, port: address.port }).catch((cause) => {
+    const fd = inherited.get('kms')
+    const place = fd === undefined ? { host: address.address, port: address.port } : { fd }
+    const bound = await door.listen(place).catch((cause) => {
       throw listenProblem('listen.kms', `${address.address}:${address.port}`, cause)
     })
+    listeners.set('kms', door.descriptor())
     kms = `${tls === undefined ? 'http' : 'https'}://${hostOf(bound.address)}:${bound.port}`
     noteDoor(observer, 'kms', kms, address.address)
   }
@@ -389,6 +403,7 @@ export async function openGateway(
       await Promise.all([deletions.run(), rounds.run(), lastUsage.flush()])
     },
     replaceWorkers: (reason) => hsm.replaceWorkers(reason),
+    startSuccessor: () => startSuccessor(listeners),
     async [Symbol.asyncDispose]() {
       observer.gatewayStopping('it was told to')
       await unknownObjects.catch(() => {})

@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/config.ts'
 import type { Gateway } from '../gateway.ts'
+import type { Successor } from '../hand-over.ts'
 import { formatProblems, ProblemsError } from '../problem.ts'
 import { createStopRule } from './stop-signals.ts'
 import { exitCodes, type Terminal } from './terminal.ts'
@@ -17,23 +18,76 @@ export interface GatewayLife {
   readonly ready: (gateway: Gateway, config: Config) => Promise<void>
   /** What SIGHUP means: for a service, to read its configuration again; for a program in a terminal, that the terminal is gone. */
   readonly hangUp: 'reload' | 'stop'
+  /** Whether SIGUSR2 hands over to a new process of this program. */
+  readonly handsOver?: boolean
 }
 
 /** Resolves when the gateway was asked to stop and has finished what was under way. @throws ProblemsError when it can't start. */
-export async function runGateway(terminal: Terminal, { load, open, ready, hangUp }: GatewayLife): Promise<void> {
+export async function runGateway(terminal: Terminal, life: GatewayLife): Promise<void> {
+  const successor = await runToItsEnd(terminal, life)
+  successor?.letGo()
+}
+
+/** Resolves when everything is closed: with the process that takes the place of this one, if one does. */
+async function runToItsEnd(
+  terminal: Terminal,
+  { load, open, ready, hangUp, handsOver = false }: GatewayLife,
+): Promise<Successor | undefined> {
   using signals = listenForStop(terminal, hangUp === 'stop' ? ['SIGINT', 'SIGTERM', 'SIGHUP'] : ['SIGINT', 'SIGTERM'])
+  // From here on: before, the signal would end the process.
+  using handOver = listenForHandOver(terminal, handsOver)
   const config = load()
   await using gateway = await open(config)
-  if (signals.stopped) return
+  if (signals.stopped) return undefined
   await ready(gateway, config)
 
   const reload = () => reloadGateway(terminal, gateway, load, config)
   if (hangUp === 'reload') process.on('SIGHUP', reload)
   try {
-    await signals.stop
+    return (await Promise.race([signals.stop, handOver.from(gateway)])) ?? undefined
   } finally {
     process.off('SIGHUP', reload)
     gateway.observer.flush()
+  }
+}
+
+interface HandOver extends Disposable {
+  /** Resolves with the process that became warm to take the place of this one. */
+  from(gateway: Gateway): Promise<Successor>
+}
+
+/** One attempt at a time; after a failed one this gateway serves on as if nothing had been. */
+function listenForHandOver(terminal: Terminal, isOffered: boolean): HandOver {
+  const { promise: warm, resolve } = Promise.withResolvers<Successor>()
+  let gateway: Gateway | undefined
+  let isWanted = false
+  const attempt = async () => {
+    if (gateway === undefined) return
+    terminal.err('SIGUSR2: starting the process that takes over\n')
+    try {
+      const successor = await gateway.startSuccessor()
+      terminal.err(`process ${successor.pid} takes over: finishing what is under way, then ending\n`)
+      resolve(successor)
+    } catch (cause) {
+      terminal.err(`no hand-over (${(cause as Error).message}); this gateway goes on\n`)
+      isWanted = false
+    }
+  }
+  const onSignal = () => {
+    if (isWanted) return
+    isWanted = true
+    void attempt()
+  }
+  if (isOffered) process.on('SIGUSR2', onSignal)
+  return {
+    from(opened) {
+      gateway = opened
+      if (isWanted) void attempt()
+      return warm
+    },
+    [Symbol.dispose]() {
+      process.off('SIGUSR2', onSignal)
+    },
   }
 }
 

@@ -1,5 +1,6 @@
 /** `hsmgate serve`: runs the gateway of a configuration until it is told to stop. */
 import type { Command } from 'commander'
+import { findPredecessor } from '../../hand-over.ts'
 import { addAction } from '../action.ts'
 import { loadRunnableConfig } from '../effective-config.ts'
 import { runGateway } from '../run-gateway.ts'
@@ -8,13 +9,15 @@ import { formatFields, show, type Terminal } from '../terminal.ts'
 export function addServe(program: Command, terminal: Terminal): void {
   const command = program
     .command('serve')
-    .description('run the gateway; SIGTERM or Ctrl-C drains and ends it, SIGHUP reads the configuration again')
+    .description('run the gateway; SIGTERM or Ctrl-C drains and ends it, SIGHUP reads the configuration again, SIGUSR2 hands over to a new process')
   addAction(command, async (options) => {
     const { openGateway } = await import('../../gateway.ts')
+    const predecessor = findPredecessor()
     await runGateway(terminal, {
       load: () => loadRunnableConfig(options, terminal),
-      open: openGateway,
+      open: (config) => openGateway(config, predecessor === undefined ? {} : { predecessor }),
       hangUp: 'reload',
+      handsOver: true,
       async ready({ endpoints }, { file }) {
         show(
           terminal,

@@ -3,13 +3,11 @@
  * kernel vouches for (unix(7), SO_PEERCRED): the gateway's own user and root. Every command is a call of the pipeline.
  */
 import { randomUUID } from 'node:crypto'
-import { lstatSync, unlinkSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { deadlineIn, type Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { Operation, Pipeline } from '../../pipeline.ts'
-import { ProblemsError } from '../../problem.ts'
 import { createCommandOperation } from './command-operation.ts'
 import { describeOperatorError } from './dialect.ts'
 import type { OperatorCommand } from './operator-command.ts'
@@ -31,8 +29,6 @@ export interface CommandSocketParts {
 
 /** A policy document of 32 KiB in JSON, with room. */
 const maxBodyBytes = 256 * 1024
-/** sockaddr_un (unix(7)): 108 bytes with the terminating zero. */
-const maxPathBytes = 107
 const drainTimeoutMs = 10_000
 
 export function createCommandSocket(parts: CommandSocketParts): FastifyInstance {
@@ -125,52 +121,6 @@ function fromFramework(error: unknown): GatewayError {
   const { statusCode } = error as { statusCode?: number }
   if (statusCode === undefined || statusCode >= 500) return new GatewayError('Internal', undefined, { cause: error })
   return new GatewayError('ValidationFailed', { text: 'The request must be a JSON object of at most 256 KiB.' })
-}
-
-/**
- * Binds the socket with mode 0600, replacing one that nobody listens on any more.
- * @throws ProblemsError
- */
-export async function listenOnSocket(app: FastifyInstance, file: string): Promise<void> {
-  if (Buffer.byteLength(file) > maxPathBytes) {
-    const cause = `${file} is longer than a socket's path may be (${maxPathBytes} bytes)`
-    throw new ProblemsError([{ at: 'listen.operator.socket', cause, remedy: 'choose a shorter path' }])
-  }
-  await removeStale(file)
-  await app.ready()
-  await new Promise<void>((resolve, reject) => {
-    app.server.once('error', (cause: NodeJS.ErrnoException) => reject(bindProblem(file, cause.code, cause)))
-    // The socket is bound inside listen(), so no other user can connect before its mode is right.
-    const mask = process.umask(0o177)
-    try {
-      app.server.listen(file, resolve)
-    } finally {
-      process.umask(mask)
-    }
-  })
-}
-
-async function removeStale(file: string): Promise<void> {
-  const stats = lstatSync(file, { throwIfNoEntry: false })
-  if (!stats) return
-  if (!stats.isSocket()) {
-    const remedy = 'remove it, or set listen.operator.socket to another path'
-    throw new ProblemsError([{ at: file, cause: 'is in the way and is not a socket', remedy }])
-  }
-  const isAlive = await new Promise<boolean>((resolve) => {
-    const probe = connect(file, () => resolve(true))
-    probe.once('error', () => resolve(false))
-    probe.once('close', () => resolve(false)).once('connect', () => probe.destroy())
-  })
-  if (isAlive) throw bindProblem(file, 'EADDRINUSE')
-  unlinkSync(file)
-}
-
-function bindProblem(file: string, code: string | undefined, cause?: unknown): ProblemsError {
-  const isTaken = code === 'EADDRINUSE'
-  const text = isTaken ? 'another gateway listens there' : `cannot listen there (${code ?? 'unknown error'})`
-  const remedy = isTaken ? 'stop it, or set listen.operator.socket to another path' : 'make its folder writable'
-  return new ProblemsError([{ at: file, cause: text, remedy }], { cause })
 }
 
 /** Answers what is under way, then ends every connection. */

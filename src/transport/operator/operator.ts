@@ -7,7 +7,9 @@ import type { AddressInfo } from 'node:net'
 import type { Config, HttpListener } from '../../config/config.ts'
 import type { GatewayError } from '../../error.ts'
 import { ProblemsError } from '../../problem.ts'
-import { type CommandSocketParts, closeApp, createCommandSocket, listenOnSocket } from './command-socket.ts'
+import { descriptorOf, listenOn } from '../descriptor.ts'
+import { giveUpPath, listenOnPath } from '../unix-socket.ts'
+import { type CommandSocketParts, closeApp, createCommandSocket } from './command-socket.ts'
 import { describeOperatorError as describe } from './dialect.ts'
 import { createStatusServer, type StatusParts } from './status.ts'
 
@@ -15,19 +17,30 @@ export type OperatorDoorParts = CommandSocketParts & StatusParts
 
 export interface OperatorDoor extends AsyncDisposable {
   /**
-   * Opens the socket, then HTTP if it is configured; resolves with the URL of the latter.
+   * Opens the socket, then HTTP if it is configured; resolves with the URL of the latter. Inherited sockets are used as they are.
    * @throws ProblemsError
    */
-  listen(options: Config['listen']['operator']): Promise<string | undefined>
+  listen(options: Config['listen']['operator'], inherited?: ReadonlyMap<string, number>): Promise<string | undefined>
+  /** Listening sockets: `operator` and, with HTTP, `operator-http`. */
+  listeners(): readonly (readonly [string, number])[]
 }
 
 export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
   const opened: (() => Promise<void>)[] = []
+  const listeners: [string, number][] = []
   return {
-    async listen({ socket, http }) {
+    async listen({ socket, http }, inherited = new Map()) {
       const commands = createCommandSocket(parts)
-      opened.push(() => closeApp(commands))
-      await listenOnSocket(commands, socket)
+      opened.push(async () => {
+        await closeApp(commands)
+        await giveUpPath(socket)
+      })
+      await commands.ready()
+      const given = inherited.get('operator')
+      if (given === undefined) {
+        await listenOnPath(commands.server, { file: socket, mode: 0o600, option: 'listen.operator.socket' })
+      } else await listenOn(commands.server, given)
+      listeners.push(['operator', descriptorOf(commands.server)])
       if (!http) return undefined
       const status = createStatusServer(parts, {
         address: http.address,
@@ -41,13 +54,20 @@ export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
       })
       opened.push(() => closeApp(status))
       try {
-        await status.listen({ host: http.address, port: http.port })
+        const given = inherited.get('operator-http')
+        if (given === undefined) await status.listen({ host: http.address, port: http.port })
+        else {
+          await status.ready()
+          await listenOn(status.server, given)
+        }
+        listeners.push(['operator-http', descriptorOf(status.server)])
       } catch (cause) {
         throw listenProblem(http, cause as NodeJS.ErrnoException)
       }
       const { address, family, port } = status.server.address() as AddressInfo
       return `${http.tls ? 'https' : 'http'}://${family === 'IPv6' ? `[${address}]` : address}:${port}`
     },
+    listeners: () => listeners,
     async [Symbol.asyncDispose]() {
       for (const close of opened.reverse()) await close()
     },
