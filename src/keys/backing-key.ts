@@ -59,15 +59,28 @@ export function publicKeyOf(material: MaterialRecord): KeyObject {
   return key
 }
 
-/** Whether `spki` is a DER SubjectPublicKeyInfo with a point of the same curve; OpenSSL refuses points off the curve. */
+/**
+ * Whether `spki` is the DER SubjectPublicKeyInfo of a point of the same curve, with nothing after it. The curve must be given by its name (RFC 5480,
+ * section 2.1.1), though OpenSSL takes its parameters too; OpenSSL refuses points off the curve.
+ */
 export function isSameCurve(publicKey: KeyObject, spki: Uint8Array): boolean {
+  const own = algorithmOf(publicKey.export({ format: 'der', type: 'spki' }))
+  const algorithm = algorithmOf(spki)
+  if (own === undefined || algorithm === undefined || Buffer.compare(own, algorithm) !== 0) return false
   try {
     const peer = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
-    const curve = publicKey.asymmetricKeyDetails?.namedCurve
-    if (curve === undefined || peer.asymmetricKeyDetails?.namedCurve !== curve) return false
     // the point at infinity has no coordinates
     return peer.export({ format: 'jwk' }).x !== undefined
   } catch {
     return false
   }
+}
+
+/** The AlgorithmIdentifier of a SubjectPublicKeyInfo of less than 256 bytes that is as long as it says. */
+function algorithmOf(spki: Uint8Array): Uint8Array | undefined {
+  const [tag, first = 0, second = 0] = spki
+  const isLong = first === 0x81
+  const start = isLong ? 3 : 2
+  if (tag !== 0x30 || (!isLong && first >= 0x80) || spki.length !== start + (isLong ? second : first)) return undefined
+  return spki.subarray(start, start + 2 + (spki[start + 1] ?? 0))
 }
