@@ -213,6 +213,7 @@ export async function openGateway(
   const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
   await gate.check()
   const limited = config.quotas.enabled ?? !config.development
+  const quotas = createRequestQuotas({ ...config.quotas, enabled: limited })
   const lastUsage = stack.use(openLastUsage({ catalog, failed: (cause) => observer.unexpected('last uses', cause) }))
   const turns = createKeyTurns()
   const bindings = createTlsBindingStore()
@@ -341,13 +342,13 @@ export async function openGateway(
       createKmsDoor({
         keys,
         regions: new Set(config.regions),
-        ...(limited ? { quotas: createRequestQuotas(config.quotas) } : {}),
+        quotas,
         authorizer,
         principalExists: (name) => principalExists(catalog, config, name),
         pipeline,
         verifier,
         services: new Map([
-          ['sts', createStsProtocol({ pipeline, verifier: stsVerifier, partition, sessions, findRole })],
+          ['sts', createStsProtocol({ pipeline, verifier: stsVerifier, partition, sessions, findRole, quotas })],
         ]),
         partition,
         trustedProxies: config.trustedProxies,

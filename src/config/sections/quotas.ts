@@ -21,7 +21,7 @@ export const quotas: Section<QuotasConfig> = {
       requestsPerSecond: {
         type: 'object',
         description:
-          'Rates that differ from those of AWS KMS, by class: `crypto-symmetric` (HMAC and random bytes included), `crypto-rsa`, `crypto-ecc`, `crypto-ml-dsa`, `crypto-ml-kem`, or an operation in lower case with hyphens (`create-key`).',
+          'Rates that differ from those of AWS KMS, by class: `crypto-symmetric` (HMAC and random bytes included), `crypto-rsa`, `crypto-ecc`, `crypto-ml-dsa`, `crypto-ml-kem`, `sts`, or an operation in lower case with hyphens (`create-key`).',
         propertyNames: { pattern: namePattern },
         additionalProperties: { type: 'integer', description: 'Requests in a second.', minimum: 1, maximum: 1_000_000 },
         default: {},

@@ -36,6 +36,7 @@ export type ServiceProtocol = WireProtocol
 export type ServiceRequest = WireRequest
 export type ServiceResponse = WireResponse
 
+export type { RequestQuotas } from './request-quotas.ts'
 export type KmsListenAddress = ListenAddress
 export type KmsDoor = Listener
 

@@ -12,6 +12,8 @@ const rates: Readonly<Record<string, number>> = {
   'crypto-ml-dsa': 1000,
   // AWS names no rate of its own for ML-KEM: that of the other post-quantum keys
   'crypto-ml-kem': 1000,
+  // AWS Security Token Service: all operations together
+  sts: 600,
   'create-key': 5,
   'create-alias': 5,
   'update-alias': 5,
@@ -48,14 +50,27 @@ const rates: Readonly<Record<string, number>> = {
   other: 5,
 }
 
+/**
+ * The rate of all classes of cryptographic operations together. Which of them a call belongs to is known when its key has been looked up; this
+ * one bounds the looking up.
+ */
+export const anyCryptographic = 'crypto'
+
 export interface RequestQuotas {
   /** @throws GatewayError `Throttled` */
   take(account: string, region: string, className: string): void
+  /** From now on; what was taken stays taken. */
+  configure(limits: RequestLimits): void
 }
 
-export interface RequestQuotaOptions {
+export interface RequestLimits {
+  /** Without them everything passes. Default true. */
+  readonly enabled?: boolean
   /** Rates that differ from the table. */
   readonly requestsPerSecond: Readonly<Record<string, number>>
+}
+
+export interface RequestQuotaOptions extends RequestLimits {
   /** Monotonic milliseconds. */
   readonly nowMs?: () => number
 }
@@ -66,13 +81,20 @@ interface Bucket {
 }
 
 export function createRequestQuotas(options: RequestQuotaOptions): RequestQuotas {
-  const { requestsPerSecond, nowMs = () => performance.now() } = options
+  const { nowMs = () => performance.now() } = options
+  let limits: RequestLimits = options
+  let total = totalOf(limits)
   // As many as accounts, Regions and classes there are: all three come from the configuration and this file, never from a request.
   const buckets = new Map<string, Bucket>()
 
   return {
+    configure(next) {
+      limits = next
+      total = totalOf(next)
+    },
     take(account, region, className) {
-      const rate = requestsPerSecond[className] ?? rates[className] ?? (rates.other as number)
+      if (limits.enabled === false) return
+      const rate = className === anyCryptographic ? total : rateOf(limits, className)
       const capacity = Math.max(1, rate)
       const name = `${account}/${region}/${className}`
       const now = nowMs()
@@ -87,4 +109,13 @@ export function createRequestQuotas(options: RequestQuotaOptions): RequestQuotas
       bucket.tokens--
     },
   }
+}
+
+function rateOf({ requestsPerSecond }: RequestLimits, className: string): number {
+  return requestsPerSecond[className] ?? rates[className] ?? (rates.other as number)
+}
+
+function totalOf(limits: RequestLimits): number {
+  const names = Object.keys(rates).filter((name) => name.startsWith('crypto-'))
+  return names.reduce((sum, name) => sum + rateOf(limits, name), 0)
 }

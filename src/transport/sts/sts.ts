@@ -7,7 +7,7 @@ import { deadlineIn } from '../../call.ts'
 import type { PrincipalRecord } from '../../catalog/catalog.ts'
 import type { GatewayError } from '../../error.ts'
 import type { Operation, Pipeline } from '../../pipeline.ts'
-import type { ServiceProtocol, ServiceResponse } from '../kms/kms.ts'
+import type { RequestQuotas, ServiceProtocol, ServiceResponse } from '../kms/kms.ts'
 import { assumeRole } from './assume-role.ts'
 import { describeError, renderError } from './dialect.ts'
 import { getCallerIdentity } from './get-caller-identity.ts'
@@ -25,6 +25,8 @@ export interface StsParts {
   readonly verifier: SigV4Verifier
   readonly partition: string
   readonly sessions: SessionIssuer
+  /** Request rates; without it they are not limited. */
+  readonly quotas?: Pick<RequestQuotas, 'take'>
   readonly findRole: (account: string, name: string) => Promise<PrincipalRecord | undefined>
 }
 
@@ -33,7 +35,7 @@ export function createStsProtocol(parts: StsParts): ServiceProtocol {
   const operations = new Map<string, Operation<unknown, unknown, XmlContent>>(
     [getCallerIdentity(), assumeRole(parts)].map((operation) => [
       operation.name,
-      operation as Operation<unknown, unknown, XmlContent>,
+      withRate(operation as Operation<unknown, unknown, XmlContent>, parts.quotas),
     ]),
   )
 
@@ -71,6 +73,21 @@ export function createStsProtocol(parts: StsParts): ServiceProtocol {
     if (operation !== undefined) return operation
     const text = `Could not find operation ${action.slice(0, 128)} for version ${version?.slice(0, 128) ?? 'NO_VERSION_SPECIFIED'}`
     throw new StsError('ActionUnknown', text)
+  }
+}
+
+/** All operations share one rate of the caller's account. */
+function withRate(
+  operation: Operation<unknown, unknown, XmlContent>,
+  quotas: StsParts['quotas'],
+): Operation<unknown, unknown, XmlContent> {
+  if (quotas === undefined) return operation
+  return {
+    ...operation,
+    prepare(input, scope) {
+      quotas.take(scope.account, scope.region, 'sts')
+      return operation.prepare(input, scope)
+    },
   }
 }
 

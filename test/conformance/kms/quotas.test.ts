@@ -1,12 +1,13 @@
 /** AWS KMS Developer Guide, "Quotas": request rates and the number of keys, as a client of the SDK meets them. */
-import { CreateKeyCommand, ListKeysCommand } from '@aws-sdk/client-kms'
+import { CreateKeyCommand, DescribeKeyCommand, ListKeysCommand } from '@aws-sdk/client-kms'
+import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/nested-clients/sts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startGateway, type TestGateway } from '../../support/gateway.ts'
 
 let gateway: TestGateway
 
 beforeAll(async () => {
-  const quotas = { enabled: true, requestsPerSecond: { 'list-keys': 1 }, keysPerRegion: 1 }
+  const quotas = { enabled: true, requestsPerSecond: { 'list-keys': 1, 'describe-key': 1, sts: 1 }, keysPerRegion: 1 }
   gateway = await startGateway({ config: { quotas } })
 })
 
@@ -23,6 +24,30 @@ describe('quotas', () => {
     expect(refused[0]).toMatchObject({
       name: 'ThrottlingException',
       message: 'You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.',
+      $metadata: { httpStatusCode: 400 },
+    })
+  })
+
+  it('throttle before a key is looked up, whether or not it exists', async () => {
+    const kms = gateway.client()
+    const describeKey = () => kms.send(new DescribeKeyCommand({ KeyId: '00000000-0000-4000-8000-000000000000' }))
+    const answers = await Promise.allSettled(Array.from({ length: 8 }, describeKey))
+    const names = answers.map((answer) => (answer.status === 'rejected' ? answer.reason.name : 'found'))
+    expect(names).toContain('NotFoundException')
+    expect(names).toContain('ThrottlingException')
+  })
+
+  it('throttle the Security Token Service in its own words', async () => {
+    const { endpoint, credentials } = gateway
+    const sts = new STSClient({ endpoint, region: 'us-east-1', credentials, maxAttempts: 1 })
+    const ask = () => sts.send(new GetCallerIdentityCommand({}))
+    const answers = await Promise.allSettled(Array.from({ length: 8 }, ask))
+    sts.destroy()
+    const refused = answers.filter((answer) => answer.status === 'rejected').map(({ reason }) => reason)
+    expect(refused.length).toBeGreaterThan(0)
+    expect(refused[0]).toMatchObject({
+      name: 'Throttling',
+      message: 'Rate exceeded',
       $metadata: { httpStatusCode: 400 },
     })
   })

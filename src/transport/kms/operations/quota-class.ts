@@ -1,6 +1,7 @@
 /** Puts the request quota in front of an operation: which class of rates a call belongs to, by its name and the kind of its key. */
 import type { KeySpec } from '../../../hsm/port.ts'
-import type { RequestQuotas } from '../request-quotas.ts'
+import type { Prepared } from '../../../pipeline.ts'
+import { anyCryptographic, type RequestQuotas } from '../request-quotas.ts'
 import type { KmsOperation } from './key-operation.ts'
 
 /** Operations that share the rate of cryptographic operations for the kind of key they use. */
@@ -27,21 +28,30 @@ export function withRequestQuota(operation: KmsOperation, quotas: RequestQuotas)
   return {
     ...operation,
     async prepare(input, scope) {
-      // The kind of key decides the class, so the key is looked up first; its account pays nothing, the caller's does.
-      const prepared = await operation.prepare(input, scope)
-      quotas.take(scope.account, scope.region, classOf(name, own, input, prepared.resources))
+      const take = (className: string): void => quotas.take(scope.account, scope.region, className)
+      if (!cryptographic.has(name)) {
+        take(name.startsWith('GenerateDataKeyPair') ? pairClassOf(input) : own)
+        return operation.prepare(input, scope)
+      }
+      // The kind of key decides the class; its account pays nothing, the caller's does. A key that is not found is one of the many.
+      take(anyCryptographic)
+      let prepared: Prepared<unknown> | undefined
+      try {
+        prepared = await operation.prepare(input, scope)
+      } finally {
+        take(classOf(prepared?.resources))
+      }
       return prepared
     },
   }
 }
 
-function classOf(name: string, own: string, input: unknown, resources: unknown): string {
-  if (name.startsWith('GenerateDataKeyPair')) {
-    return `data-key-pair-${String((input as { KeyPairSpec?: string }).KeyPairSpec)
-      .toLowerCase()
-      .replaceAll('_', '-')}`
-  }
-  if (!cryptographic.has(name)) return own
+function pairClassOf(input: unknown): string {
+  const { KeyPairSpec: spec } = input as { readonly KeyPairSpec?: string }
+  return `data-key-pair-${String(spec).toLowerCase().replaceAll('_', '-')}`
+}
+
+function classOf(resources: unknown): string {
   const spec = (resources as { entry?: { key: { spec: KeySpec } } } | null)?.entry?.key.spec
   if (spec?.startsWith('RSA_')) return 'crypto-rsa'
   if (spec?.startsWith('ML_DSA_')) return 'crypto-ml-dsa'
