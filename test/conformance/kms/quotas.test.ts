@@ -1,6 +1,6 @@
 /** AWS KMS Developer Guide, "Quotas": request rates and the number of keys, as a client of the SDK meets them. */
 import { CreateKeyCommand, DescribeKeyCommand, ListKeysCommand } from '@aws-sdk/client-kms'
-import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/nested-clients/sts'
+import { AssumeRoleCommand, STSClient } from '@aws-sdk/nested-clients/sts'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startGateway, type TestGateway } from '../../support/gateway.ts'
 
@@ -40,7 +40,8 @@ describe('quotas', () => {
   it('throttle the Security Token Service in its own words', async () => {
     const { endpoint, credentials } = gateway
     const sts = new STSClient({ endpoint, region: 'us-east-1', credentials, maxAttempts: 1 })
-    const ask = () => sts.send(new GetCallerIdentityCommand({}))
+    const ask = () =>
+      sts.send(new AssumeRoleCommand({ RoleArn: 'arn:aws:iam::000000000000:role/nobody', RoleSessionName: 'session' }))
     const answers = await Promise.allSettled(Array.from({ length: 8 }, ask))
     sts.destroy()
     const refused = answers.filter((answer) => answer.status === 'rejected').map(({ reason }) => reason)
