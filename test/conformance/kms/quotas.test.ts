@@ -45,12 +45,10 @@ describe('quotas', () => {
     const answers = await Promise.allSettled(Array.from({ length: 8 }, ask))
     sts.destroy()
     const refused = answers.filter((answer) => answer.status === 'rejected').map(({ reason }) => reason)
-    expect(refused.length).toBeGreaterThan(0)
-    expect(refused[0]).toMatchObject({
-      name: 'Throttling',
-      message: 'Rate exceeded',
-      $metadata: { httpStatusCode: 400 },
-    })
+    const throttled = refused.filter(({ name }) => name === 'Throttling')
+    expect(throttled.length).toBeGreaterThan(0)
+    expect(throttled.length).toBeLessThan(8)
+    expect(throttled[0]).toMatchObject({ message: 'Rate exceeded', $metadata: { httpStatusCode: 400 } })
   })
 
   it('limit the keys of an account in a Region', async () => {
