@@ -87,7 +87,8 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
   const open = new Set<number>()
   const tokens: Buffer[] = []
   const isRelay = peer.kind === 'relay'
-  let hello: Hello | undefined
+  /** Without its tokens, which are views into what arrived. */
+  let hello: Pick<Hello, 'app' | 'pid'> | undefined
   let source: Source = sourceOf(peer, '')
   let lastFrameMs = performance.now()
   let frameBegunMs: number | undefined
@@ -192,7 +193,7 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
       tokens.push(Buffer.from(token))
       token.fill(0)
     }
-    hello = said
+    hello = { app: said.app, pid: said.pid }
     source = sourceOf(peer, said.app)
     isKnown = tokens.some((token) => parts.knows(token, peer))
     send(encodeWelcome(welcome()))
@@ -222,7 +223,13 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
     finish('protocol')
   }
 
-  function onRequest({ requestId, aux }: Head, { app, pid }: Hello, buffer: Buffer, at: number, end: number): void {
+  function onRequest(
+    { requestId, aux }: Head,
+    { app, pid }: Pick<Hello, 'app' | 'pid'>,
+    buffer: Buffer,
+    at: number,
+    end: number,
+  ): void {
     if (open.has(requestId)) throw new FrameError('an id that is open')
     const receivedMs = lastFrameMs
     if (isDraining) {
