@@ -23,6 +23,18 @@ describe('canonical encryption context', () => {
     )
   })
 
+  it('differs however the same characters are shared out among keys and values', () => {
+    const piece = fc.string({ unit: fc.constantFrom('a', '\0', '\u0001', 'é'), maxLength: 3 })
+    const crowded = fc.dictionary(piece, piece, { maxKeys: 3 })
+    const sorted = (pairs: Record<string, string>) => JSON.stringify(Object.entries(pairs).sort())
+    fc.assert(
+      fc.property(crowded, crowded, (a, b) => {
+        expect(encodeEncryptionContext(a).equals(encodeEncryptionContext(b))).toBe(sorted(a) === sorted(b))
+      }),
+      { numRuns: 2000 },
+    )
+  })
+
   it('keeps pair boundaries apart', () => {
     expect(encodeEncryptionContext({ ab: 'c' })).not.toEqual(encodeEncryptionContext({ a: 'bc' }))
     expect(encodeEncryptionContext({ a: 'A' })).not.toEqual(encodeEncryptionContext({ A: 'a' }))
