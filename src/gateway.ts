@@ -54,7 +54,7 @@ import { createKmsDoor, createRequestQuotas, describeKmsError } from './transpor
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
-import { createXksFaults, describeXksError, openXksStores } from './transport/xks/xks.ts'
+import { createXksFaults, describeXksError, diagnoseStore, openXksStores } from './transport/xks/xks.ts'
 import { openXksDoor } from './xks-door.ts'
 
 const systemDeadlineMs = 60_000
@@ -286,6 +286,7 @@ export async function openGateway(
   })
   stack.use(xks.stores)
   const faults = createXksFaults()
+  let xksEndpoint: string | undefined
 
   const operator = stack.use(
     createOperatorDoor({
@@ -313,7 +314,11 @@ export async function openGateway(
             demandOnKey(action, key, { principal, region, source: nowhere }),
         }),
         destruction: { ...gate, describe: describePause, run: deletions.run },
-        xks: { administration: xks.administration, ...(config.development ? { faults } : {}) },
+        xks: {
+          administration: xks.administration,
+          diagnose: (store, endpoint = xksEndpoint ?? '', ca) => diagnoseStore(xks.stores, store, endpoint, ca),
+          ...(config.development ? { faults } : {}),
+        },
         partition,
         defaultAccount,
         defaultRegion: config.regions[0] as string,

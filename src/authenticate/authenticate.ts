@@ -11,6 +11,7 @@ import { type AmzDate, formatAmzDate } from './amz-date.ts'
 import { printable } from './authorization-header.ts'
 import { type Evidence, mismatch, type RawRequest, readEvidence, stringToSign } from './evidence.ts'
 import { hmac } from './hmac-sha256.ts'
+import { type RequestToSign, type SigningIdentity as Signer, signRequest as sign } from './sign-request.ts'
 import { createSigningKeys } from './signing-keys.ts'
 
 export interface Credential {
@@ -90,6 +91,14 @@ export interface SigV4Verifier extends Disposable {
   verify(request: SignedRequest): Authenticated | Promise<Authenticated>
   /** Wipes what was derived from an access key's secret; call it when the key is disabled or deleted. */
   forget(accessKeyId: string): void
+}
+
+/** Whose secret signs, and for what scope. */
+export type SigningIdentity = Signer
+
+/** The other direction: signs a request of the gateway's own, see sign-request.ts. `now` in epoch milliseconds. */
+export function signRequest(request: RequestToSign, identity: SigningIdentity, now: number): Record<string, string> {
+  return sign(request, identity, now)
 }
 
 export function createSigV4Verifier(options: SigV4Options): SigV4Verifier {

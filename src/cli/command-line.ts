@@ -16,6 +16,7 @@ import { addPrincipal } from './commands/principal.ts'
 import { addRole } from './commands/role.ts'
 import { addServe } from './commands/serve.ts'
 import { addToken } from './commands/token.ts'
+import { addXks } from './commands/xks.ts'
 import { reportFailure } from './failure.ts'
 import { type CommonOptions, exitCodes, type Terminal } from './terminal.ts'
 
@@ -64,6 +65,7 @@ function createProgram(terminal: Terminal): Command {
     addKey,
     addToken,
     addClock,
+    addXks,
     addAudit,
   ])
     add(program, terminal)

@@ -8,6 +8,8 @@ import type { Terminal } from './terminal.ts'
 
 export interface Ports {
   readonly kmsPort?: number
+  /** Default: a free one where `kmsPort` asks for one. */
+  readonly xksPort?: number
   readonly operatorPort?: number
 }
 
@@ -18,20 +20,23 @@ export function loadDevelopmentConfig(file: string, ports: Ports, environment: T
     const remedy = 'run it with `hsmgate serve`, or give --directory another folder'
     throw new ProblemsError([{ at: file, cause: 'is not a development configuration', remedy }])
   }
-  const isPlain = ports.kmsPort === undefined && ports.operatorPort === undefined
+  const isPlain = [ports.kmsPort, ports.xksPort, ports.operatorPort].every((port) => port === undefined)
   return requireFiles(isPlain ? config : parseConfig(withPorts(readFileSync(file, 'utf8'), ports), file, environment))
 }
 
 interface Listen {
   kms?: object | null
+  xks?: object | null
   operator?: { http?: object | null }
 }
 
-function withPorts(text: string, { kmsPort, operatorPort }: Ports): string {
+function withPorts(text: string, { kmsPort, xksPort, operatorPort }: Ports): string {
   const document = JSON.parse(text) as { listen?: Listen }
   document.listen ??= {}
   const { listen } = document
   if (kmsPort !== undefined) listen.kms = { ...listen.kms, port: kmsPort }
+  const port = xksPort ?? (kmsPort === 0 ? 0 : undefined)
+  if (port !== undefined && listen.xks) listen.xks = { ...listen.xks, port }
   if (operatorPort !== undefined) {
     listen.operator = { ...listen.operator, http: { ...listen.operator?.http, port: operatorPort } }
   }

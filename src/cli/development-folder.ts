@@ -144,6 +144,11 @@ function formatDevelopmentConfig(tokenDirectory: string): string {
     allowImportThroughMemory: true,
     listen: {
       kms: { address: '127.0.0.1', port: 8600 },
+      xks: {
+        address: '127.0.0.1',
+        port: 8601,
+        tls: { certificateFile: 'tls/server.pem', keyFile: 'tls/server.key' },
+      },
       operator: { http: { address: '127.0.0.1', port: 8609 } },
     },
     tokens: {

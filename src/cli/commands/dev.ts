@@ -23,6 +23,7 @@ import { formatEndpoints } from './serve.ts'
 interface DevOptions extends CommonOptions {
   readonly directory?: string
   readonly kmsPort?: number
+  readonly xksPort?: number
   readonly operatorPort?: number
 }
 
@@ -32,6 +33,11 @@ export function addDev(program: Command, terminal: Terminal): void {
     .description('make a development gateway if there is none, prove it and run it')
     .option('--directory <folder>', 'its folder (default: .hsmgate)')
     .option('--kms-port <port>', 'port of the KMS door for this run; 0: a free one', parsePort)
+    .option(
+      '--xks-port <port>',
+      'port of the XKS door for this run; 0: a free one (default: free if --kms-port is)',
+      parsePort,
+    )
     .option('--operator-port <port>', 'port of the operator door for this run; 0: a free one', parsePort)
   addAction<DevOptions, []>(command, (options) => runDevelopment(terminal, options))
 }

@@ -33,12 +33,14 @@ export function addServe(program: Command, terminal: Terminal): void {
 /** Endpoints that are open, one a line. */
 export function formatEndpoints(endpoints: {
   readonly kms?: string
+  readonly xks?: string
   readonly operator?: string
   readonly operatorSocket: string
 }): string {
-  const { kms, operator, operatorSocket } = endpoints
+  const { kms, xks, operator, operatorSocket } = endpoints
   return formatFields([
     ...(kms === undefined ? [] : [['  KMS', kms] as const]),
+    ...(xks === undefined ? [] : [['  XKS', xks] as const]),
     ...(operator === undefined ? [] : [['  operator', `${operator}/metrics, /healthz, /readyz`] as const]),
     ['  socket', operatorSocket],
   ])

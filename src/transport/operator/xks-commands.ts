@@ -3,11 +3,13 @@ import { defaultKeyPolicy } from '../../authorize/authorize.ts'
 import { deadlineIn } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { KeyService } from '../../keys/keys.ts'
-import type { StoreAdministration, XksFaults } from '../xks/xks.ts'
+import type { Diagnosis, StoreAdministration, XksFaults } from '../xks/xks.ts'
 import { command, type Input, type OperatorCommand } from './operator-command.ts'
 
 export interface XksCommandParts {
   readonly administration: StoreAdministration
+  /** `ca`: PEM. Without `endpoint`, the door's own. */
+  readonly diagnose: (store: string, endpoint: string | undefined, ca: string | undefined) => Promise<Diagnosis>
   /** Absent: this is no development configuration. */
   readonly faults?: XksFaults
 }
@@ -97,6 +99,17 @@ export function createXksCommands(parts: Parts): readonly OperatorCommand[] {
     ),
     command('xks-store', 'retire-credential', { members: { ...store, accessKeyId: 'string' } }, (input) =>
       administration.retireCredential(nameOf(input), String(input.accessKeyId)),
+    ),
+    command(
+      'xks-store',
+      'doctor',
+      { members: { ...store, endpoint: 'string', ca: 'string' }, optional: ['endpoint', 'ca'], readOnly: true },
+      ({ endpoint, ca, ...input }) =>
+        xks.diagnose(
+          nameOf(input),
+          endpoint === undefined ? undefined : String(endpoint),
+          ca === undefined ? undefined : String(ca),
+        ),
     ),
     command('xks', 'block', { members: { ...store, key: 'string' }, optional: ['key'] }, block(true)),
     command('xks', 'unblock', { members: { ...store, key: 'string' }, optional: ['key'] }, block(false)),

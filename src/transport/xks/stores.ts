@@ -52,6 +52,8 @@ export interface Stores extends Disposable {
   list(): readonly Store[]
   /** Ages of live credentials by store: epoch milliseconds of their creation. */
   credentials(): readonly { readonly store: string; readonly accessKeyId: string; readonly createdAt: number }[]
+  /** The credential that was made last; undefined when none is loaded. Its secret is not the caller's to keep. */
+  newestCredential(name: string): Credential | undefined
   /** What the store's policy lets its callers do. */
   policiesOf(principal: Principal): readonly IdentityPolicy[]
   /** Resolves when memory follows the catalog, at least as it was when this was called: the whole store, or one key of it. */
@@ -216,6 +218,8 @@ export async function openStores(parts: StoreParts): Promise<Stores> {
       [...loaded.values()].flatMap(({ name: store, credentials }) =>
         [...credentials.values()].map(({ accessKeyId, createdAt }) => ({ store, accessKeyId, createdAt })),
       ),
+    newestCredential: (name) =>
+      [...(loaded.get(name)?.credentials.values() ?? [])].sort((a, b) => b.createdAt - a.createdAt)[0],
     policiesOf: (principal) => policies.get(principal)?.policies ?? [],
     reload,
     [Symbol.dispose]() {

@@ -13,6 +13,7 @@ import type { DirectKeys, KeyService } from '../../keys/keys.ts'
 import type { Pipeline } from '../../pipeline.ts'
 import { isCertificateOf } from './client-certificate.ts'
 import { describeError, renderError } from './dialect.ts'
+import { examineStore, type Diagnosis as StoreDiagnosis } from './doctor.ts'
 import { createFaults, type Faults } from './faults.ts'
 import { createHealth, type HealthParts } from './health.ts'
 import {
@@ -34,6 +35,7 @@ export type XksTls = ListenerTls
 export type XksStores = Stores
 export type XksFaults = Faults
 export type StoreAdministration = StoreCommands
+export type Diagnosis = StoreDiagnosis
 
 const service = 'kms-xks-proxy'
 /** For load balancers, which sign nothing. */
@@ -69,6 +71,23 @@ export async function openXksStores(
   })
   const seal = (secret: Uint8Array, context: string) => sealer.seal(secret, context)
   return { stores, administration: createStoreAdministration({ catalog, stores, seal, keys, direct, account, now }) }
+}
+
+/** Asks the endpoint of a store what AWS KMS would ask. @throws GatewayError `NotFound`, `ValidationFailed` */
+export async function diagnoseStore(stores: Stores, name: string, endpoint: string, ca?: string): Promise<Diagnosis> {
+  const store = stores.get(name)
+  const credential = stores.newestCredential(name)
+  if (store === undefined || credential === undefined) {
+    throw new GatewayError('NotFound', { text: `There is no external key store ${name} with a credential.` })
+  }
+  const url = URL.parse(endpoint)
+  if (url?.protocol !== 'https:' || url.pathname !== '/') {
+    throw new GatewayError('ValidationFailed', {
+      text: 'An endpoint is https:// and a host, such as https://xks.example.com.',
+    })
+  }
+  const { accessKeyId, secret } = credential
+  return examineStore({ store, endpoint: url, accessKeyId, secret, ...(ca === undefined ? {} : { ca }) })
 }
 
 export function createXksFaults(): Faults {
