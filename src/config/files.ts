@@ -12,8 +12,8 @@ export function checkFiles(config: Config): readonly Problem[] {
     if (token.trustAnchorFile !== undefined)
       problems.push(...checkReadable(`tokens.${name}.trustAnchorFile`, token.trustAnchorFile))
   }
-  const { kms, xks, operator } = config.listen
-  for (const [at, listener] of Object.entries({ kms, xks, 'operator.http': operator.http })) {
+  const { kms, xks, relay, operator } = config.listen
+  for (const [at, listener] of Object.entries({ kms, xks, relay, 'operator.http': operator.http })) {
     if (listener?.tls) problems.push(...checkTls(`listen.${at}.tls`, listener.tls))
   }
   return problems

@@ -127,6 +127,7 @@ function checkListeners({ listen, insecure }: Config): readonly Problem[] {
   const listeners = [
     ['listen.kms', listen.kms],
     ['listen.xks', listen.xks],
+    ['listen.relay', listen.relay],
     ['listen.operator.http', listen.operator.http],
   ] as const
   for (const [at, listener] of listeners) {

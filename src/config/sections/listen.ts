@@ -15,11 +15,30 @@ export interface HttpListener {
   readonly tls?: TlsConfig
 }
 
+export interface OffloadListener {
+  readonly socket: string
+  /** Further paths of the same door, such as one inside a chroot. */
+  readonly moreSockets: readonly string[]
+  /** Octal. */
+  readonly mode: string
+  /** Name or number; absent: the group of the gateway's process. */
+  readonly group?: string
+}
+
+export interface RelayListener {
+  readonly address: string
+  /** 0 picks a free port. */
+  readonly port: number
+  readonly tls: Required<TlsConfig>
+}
+
 export interface ListenConfig {
   /** `null`: this door is shut. */
   readonly kms: HttpListener | null
   readonly xks: HttpListener | null
-  readonly offload: { readonly socket: string } | null
+  readonly offload: OffloadListener | null
+  /** Relays of web hosts; `null`: none is let in. */
+  readonly relay: RelayListener | null
   readonly operator: {
     /** `null`: no metrics and health over HTTP. */
     readonly http: HttpListener | null
@@ -70,6 +89,19 @@ const httpListener = (description: string, port: number, isOpen: boolean): Schem
   default: isOpen ? {} : null,
 })
 
+const relayListener: Schema = {
+  type: ['object', 'null'],
+  description: 'TLS offload for relays on other hosts: TLS 1.3 with client certificates.',
+  properties: {
+    address: { type: 'string', description: 'IP address or host name to bind.', minLength: 1, default: '127.0.0.1' },
+    port: { type: 'integer', description: 'TCP port; 0 picks a free one.', minimum: 0, maximum: 65_535, default: 8602 },
+    tls: { ...tls, description: 'Certificates.', required: ['certificateFile', 'keyFile', 'clientCaFile'] },
+  },
+  required: ['tls'],
+  additionalProperties: false,
+  default: null,
+}
+
 const socket = (description: string, derivedDefault: string): Schema => ({
   type: 'string',
   description,
@@ -87,10 +119,32 @@ export const listen: Section<ListenConfig> = {
       offload: {
         type: ['object', 'null'],
         description: 'TLS offload for local processes.',
-        properties: { socket: socket('Unix socket of the OpenSSL provider.', '`sign.sock` in the run folder') },
+        properties: {
+          socket: socket('Unix socket of the OpenSSL provider.', '`sign.sock` in the run folder'),
+          moreSockets: {
+            type: 'array',
+            description: 'Further Unix sockets of the same door, such as one inside the chroot of a web server.',
+            items: { type: 'string', description: 'Path of a Unix socket.', filePath: true },
+            uniqueItems: true,
+            default: [],
+          },
+          mode: {
+            type: 'string',
+            description: 'Mode of the sockets, octal: who may connect. Every request needs a token all the same.',
+            enum: ['0600', '0660', '0666'],
+            default: '0660',
+          },
+          group: {
+            type: 'string',
+            description: 'Group of the sockets, by name or number, such as the one of the web servers.',
+            minLength: 1,
+            derivedDefault: 'the group of the gateway’s process',
+          },
+        },
         additionalProperties: false,
         default: {},
       },
+      relay: relayListener,
       operator: {
         type: 'object',
         description: 'The operator door.',

@@ -1,15 +1,5 @@
-/**
- * Sections whose doors define them when they open: `offload`, `custody`,
- * `allowImportThroughMemory`. Until then they accept only what means "as today", so that no option is accepted and ignored.
- */
+/** Sections of what is built later: `custody` accepts only what means "as today", so that no option is accepted and ignored. */
 import type { Section } from './section.ts'
-
-const empty = (description: string): Section<Readonly<Record<string, never>>> => ({
-  schema: { type: 'object', description, properties: {}, additionalProperties: false, default: {} },
-})
-
-export const offload = empty('TLS offload. No option yet.')
-export const xks = empty('The XKS proxy. No option yet.')
 
 export const custody: Section<'token'> = {
   schema: {

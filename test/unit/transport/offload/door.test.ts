@@ -301,7 +301,7 @@ describe('the sweep of the signing socket', () => {
     await known.ping()
     vi.advanceTimersByTime(62_000)
     await known.closed
-    expect(log.filter((line) => line === 'closed idle')).toHaveLength(2)
+    await until(() => log.filter((line) => line === 'closed idle').length === 2)
   })
 
   it('keeps a connection with an open request, however long that takes', async () => {
