@@ -29,8 +29,8 @@ import { createIdentityPolicies, principalExists } from './identities.ts'
 import { startKeyRounds } from './key-rounds.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
 import { openDestructionGate } from './keys/destruction-gate.ts'
-import { runDueKeys } from './keys/due-keys.ts'
 import { createDirectKeys } from './keys/direct-keys.ts'
+import { runDueKeys } from './keys/due-keys.ts'
 import { createGrantTokens } from './keys/grant-tokens.ts'
 import { createKeyTurns } from './keys/key-turns.ts'
 import type { UnknownObject } from './keys/keys.ts'
@@ -40,6 +40,7 @@ import { findUnknownObjects } from './keys/reconcile.ts'
 import { createKeyService } from './keys/service.ts'
 import { settleBackingKeys } from './keys/settlement.ts'
 import { openCatalogSeal, openSystemKeys } from './keys/system-keys.ts'
+import { createTlsSigner } from './keys/tls-signer.ts'
 import { openTokenSecret } from './keys/token-secret.ts'
 import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createUseCounts } from './keys/use-counts.ts'
@@ -49,8 +50,11 @@ import { ProblemsError } from './problem.ts'
 import { createRelatedEvents } from './related-events.ts'
 import { createSimulation } from './simulation.ts'
 import { openTls } from './tls.ts'
+import { takeInheritedListeners } from './transport/inherited-listeners.ts'
 import { demandOnKey } from './transport/kms/conditions.ts'
 import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
+import { describeOffloadError } from './transport/offload/offload.ts'
+import { openOffload } from './transport/offload/open.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
@@ -70,6 +74,8 @@ export interface Gateway extends AsyncDisposable {
     readonly xks?: string
     readonly operator?: string
     readonly operatorSocket: string
+    /** Sockets, and `tls://` for relays. */
+    readonly offload: readonly string[]
   }
   readonly administration: Administration
   readonly observer: Observer
@@ -205,6 +211,7 @@ export async function openGateway(
     describeError(door, error) {
       if (door === 'operator') return describeOperatorError(error)
       if (door === 'xks') return describeXksError(error)
+      if (door === 'offload') return describeOffloadError(error)
       return door === 'sts' ? describeStsError(error) : describeKmsError(error)
     },
   })
@@ -327,7 +334,7 @@ export async function openGateway(
     }),
   )
   observer.watch({ groups: () => hsm.groups(), journal, pauses: gate.pauses })
-  const inherited = predecessor?.listeners ?? new Map<string, number>()
+  const inherited = predecessor?.listeners ?? takeInheritedListeners()
   const listeners = new Map<string, number>()
   const operatorEndpoint = await operator.listen(config.listen.operator, inherited)
   for (const [name, fd] of operator.listeners()) listeners.set(name, fd)
@@ -385,6 +392,21 @@ export async function openGateway(
     noteDoor(observer, 'xks', xksEndpoint, xksAddress.address)
   }
 
+  const offload = stack.use(
+    await openOffload({
+      config,
+      partition,
+      pipeline,
+      bindings,
+      signer: createTlsSigner({ catalog, hsm, partition, now: gate.latest }),
+      events: observer.offload,
+      peerCredentials: addon.peerCredentials,
+      inherited,
+    }),
+  )
+  for (const [name, fd] of offload.listeners) listeners.set(name, fd)
+  for (const endpoint of offload.endpoints) observer.doorOpened('offload', endpoint)
+
   const unknownObjects = Promise.all(
     Object.keys(config.groups).map((name) => findUnknownObjects({ catalog, hsm }, name)),
   ).then((found) => found.flat())
@@ -401,6 +423,7 @@ export async function openGateway(
       ...(xksEndpoint === undefined ? {} : { xks: xksEndpoint }),
       ...(operatorEndpoint === undefined ? {} : { operator: operatorEndpoint }),
       operatorSocket: config.listen.operator.socket,
+      offload: offload.endpoints,
     },
     administration,
     observer,
