@@ -378,7 +378,6 @@ export async function openGateway(
     noteDoor(observer, 'kms', kms, address.address)
   }
 
-  let xksEndpoint: string | undefined
   const xksAddress = config.listen.xks
   if (xksAddress !== null) {
     const creation = { catalog, hsm, now, group }
