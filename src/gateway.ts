@@ -15,7 +15,7 @@ import { createCredentialStore } from './authenticate/credentials.ts'
 import { createSessionTokens } from './authenticate/session-tokens.ts'
 import { createSessions, isSessionKeyId } from './authenticate/sessions.ts'
 import { createTlsBindingStore } from './authenticate/tls-bindings.ts'
-import { createAuthorizer } from './authorize/authorize.ts'
+import { createAuthorizer, maxResourceAliases } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
 import { openCatalog } from './catalog/open.ts'
 import { type Config, isLoopback, type TokenConfig } from './config/config.ts'
@@ -48,6 +48,7 @@ import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
 import { createRelatedEvents } from './related-events.ts'
+import { createAliasFinder } from './resource-aliases.ts'
 import { createSimulation } from './simulation.ts'
 import { openTls } from './tls.ts'
 import { takeInheritedListeners } from './transport/inherited-listeners.ts'
@@ -201,6 +202,7 @@ export async function openGateway(
     identityPolicies: (principal) =>
       principal.type === 'key-store' ? xks.stores.policiesOf(principal) : identityPolicies(principal),
     grants: createGrantFinder(catalog),
+    resourceAliases: createAliasFinder(catalog, maxResourceAliases + 1),
     nowMs: now,
   })
   const pipeline = createPipeline({

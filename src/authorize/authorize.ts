@@ -6,11 +6,12 @@
  */
 
 import type { Decision, Demand, Principal } from '../call.ts'
-import { type AttachedPolicy, decide as evaluate } from './decide.ts'
+import { maxComparableAliases as maxComparable } from './condition.ts'
+import { type AttachedPolicy, type Evidence, decide as evaluate } from './decide.ts'
 import { defaultKeyPolicy as renderDefaultKeyPolicy } from './default-policy.ts'
 import { addEncryptionContext as addContextKeys } from './encryption-context.ts'
 import { type AppliedStatement, findApplied } from './explain.ts'
-import { createFacts } from './facts.ts'
+import { resourceAliases as aliasesKey, createFacts } from './facts.ts'
 import type { Grant as GrantValue } from './grant.ts'
 import { isNoBroader } from './grants.ts'
 import { type Policy, type PolicyLimits, parsePolicy as readPolicy } from './policy.ts'
@@ -18,6 +19,9 @@ import { createPolicyCache } from './policy-cache.ts'
 import { PolicyError as PolicyFailure } from './policy-error.ts'
 import { namesOf } from './principal-set.ts'
 import type { PolicyKind } from './statement.ts'
+
+/** A key with more aliases than this satisfies no condition on them (AWS KMS Developer Guide, "kms:ResourceAliases"). */
+export const maxResourceAliases = maxComparable
 
 /** Raised by {@link parsePolicy} alone: `problem` says what is wrong, `message` is AWS's text for it. */
 export const PolicyError = PolicyFailure
@@ -41,6 +45,11 @@ export interface AuthorizerParts {
    * {@link permitsChild} accepts as parents. Hand out the same frozen list as long as nothing changed, synchronously when it is cached.
    */
   readonly grants?: (demand: Demand, principal: Principal) => readonly Grant[] | Promise<readonly Grant[]>
+  /**
+   * Names of the demanded key's aliases, `maxResourceAliases` and one at most; asked only where a policy of the caller depends on them. Answer
+   * synchronously when they are cached.
+   */
+  readonly resourceAliases?: (demand: Demand) => readonly string[] | Promise<readonly string[]>
   readonly nowMs?: () => number
   /** Bound of the cache of compiled policies, in characters of policy text per kind of policy. */
   readonly cacheCharacters?: number
@@ -59,7 +68,7 @@ export interface Authorizer {
 }
 
 export function createAuthorizer(parts: AuthorizerParts): Authorizer {
-  const { identityPolicies, grants = () => noGrants, nowMs = Date.now } = parts
+  const { identityPolicies, grants = () => noGrants, resourceAliases, nowMs = Date.now } = parts
   const cache = createPolicyCache(parts.cacheCharacters ?? defaultCacheCharacters)
 
   /** A peer whose binding allows the call is no user of the catalog: it has neither policies nor grants. */
@@ -73,7 +82,7 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
     demand: Demand,
     policies: readonly IdentityPolicy[],
     granted: readonly Grant[],
-  ) {
+  ): Evidence {
     const { resourcePolicy } = demand
     return {
       facts: createFacts(principal, demand, nowMs()),
@@ -89,18 +98,38 @@ export function createAuthorizer(parts: AuthorizerParts): Authorizer {
     }
   }
 
+  /** The evidence with the key's aliases, where a policy asks for them. A door or a simulation may have stated them. */
+  function complete(evidence: Evidence): Evidence | Promise<Evidence> {
+    const { facts, attached } = evidence
+    const { demand } = facts
+    const isAsked = attached.some(({ index }) => index?.asksForAliases)
+    if (!isAsked || resourceAliases === undefined || demand.context.has(aliasesKey)) return evidence
+    const withNames = (names: readonly string[]): Evidence => {
+      // a key without aliases has no such condition key
+      if (names.length === 0) return evidence
+      const context = new Map(demand.context).set(aliasesKey, names)
+      return { ...evidence, facts: { ...facts, demand: { ...demand, context } } }
+    }
+    const names = resourceAliases(demand)
+    return names instanceof Promise ? names.then(withNames) : withNames(names)
+  }
+
+  function evidenceOf(principal: Principal, demand: Demand): Evidence | Promise<Evidence> {
+    const policies = policiesOf(principal, demand)
+    const granted = grantsOn(principal, demand)
+    if (!(policies instanceof Promise || granted instanceof Promise)) {
+      return complete(gather(principal, demand, policies, granted))
+    }
+    return Promise.all([policies, granted]).then((found) => complete(gather(principal, demand, ...found)))
+  }
+
   return {
     decide(principal, demand) {
-      const policies = policiesOf(principal, demand)
-      const granted = grantsOn(principal, demand)
-      if (!(policies instanceof Promise || granted instanceof Promise)) {
-        return evaluate(gather(principal, demand, policies, granted))
-      }
-      return Promise.all([policies, granted]).then((found) => evaluate(gather(principal, demand, ...found)))
+      const evidence = evidenceOf(principal, demand)
+      return evidence instanceof Promise ? evidence.then(evaluate) : evaluate(evidence)
     },
     async explain(principal, demand) {
-      const found = await Promise.all([policiesOf(principal, demand), grantsOn(principal, demand)])
-      const evidence = gather(principal, demand, ...found)
+      const evidence = await evidenceOf(principal, demand)
       return { decision: evaluate(evidence), applied: findApplied(evidence) }
     },
   }

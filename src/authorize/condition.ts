@@ -6,7 +6,14 @@
  * Allow and in every Deny.
  */
 
-import { type ContextValue, encryptionContextKeys, encryptionContextPrefix, type Facts, valueFinder } from './facts.ts'
+import {
+  type ContextValue,
+  encryptionContextKeys,
+  encryptionContextPrefix,
+  type Facts,
+  resourceAliases,
+  valueFinder,
+} from './facts.ts'
 import { getOperator, type Operand, parseBoolean } from './operators.ts'
 import { syntaxError } from './policy-error.ts'
 
@@ -18,7 +25,7 @@ export interface Condition {
 }
 
 /** AWS denies a principal that depends on kms:ResourceAliases when the key has more aliases than this. */
-const maxComparableAliases = 50
+export const maxComparableAliases = 50
 
 type Quantifier = 'ForAnyValue' | 'ForAllValues' | undefined
 
@@ -103,6 +110,6 @@ function compileNull(key: string, values: readonly string[]): Condition {
 function doubt(key: string): (facts: Facts, value: ContextValue | undefined) => boolean {
   if (key === encryptionContextKeys || key.startsWith(encryptionContextPrefix))
     return (facts) => facts.isContextAmbiguous
-  if (key !== 'kms:resourcealiases') return () => false
+  if (key !== resourceAliases) return () => false
   return (_, value) => typeof value === 'object' && value.length > maxComparableAliases
 }

@@ -22,6 +22,8 @@ export type ContextValue = string | readonly string[]
 
 export const encryptionContextPrefix = 'kms:encryptioncontext:'
 export const encryptionContextKeys = 'kms:encryptioncontextkeys'
+/** Names of the key's aliases; in identity policies alone. */
+export const resourceAliases = 'kms:resourcealiases'
 
 const principalTagPrefix = 'aws:principaltag/'
 

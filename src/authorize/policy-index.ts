@@ -4,13 +4,15 @@
  */
 
 import type { Principal } from '../call.ts'
-import type { Facts } from './facts.ts'
+import { type Facts, resourceAliases } from './facts.ts'
 import type { Policy } from './policy.ts'
 import { isSpared, type Name, type Reach } from './principal-set.ts'
 import { appliesTo, type Statement, speaksOfAction } from './statement.ts'
 
 export interface PolicyIndex {
   readonly policy: Policy
+  /** A statement depends on the aliases of the key, which nobody looks up unless one does. */
+  readonly asksForAliases: boolean
   readonly byAction: Map<string, ActionEntry>
 }
 
@@ -34,7 +36,10 @@ export interface Match {
 const maxActions = 256
 
 export function indexPolicy(policy: Policy): PolicyIndex {
-  return { policy, byAction: new Map() }
+  const asksForAliases = policy.statements.some(({ conditions }) =>
+    conditions.some(({ key }) => key === resourceAliases),
+  )
+  return { policy, asksForAliases, byAction: new Map() }
 }
 
 /** The Deny that hits the request, if any. */
