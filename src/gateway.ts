@@ -88,6 +88,8 @@ export interface Gateway extends AsyncDisposable {
   replaceWorkers(reason: string): void
   /** Starts this program anew in place of this process. When it resolves the new one is warm: close this gateway, then let go. */
   startSuccessor(): Promise<Successor>
+  /** Sends a state (sd_notify(3)) to the service manager, if one asked for it. */
+  tellServiceManager(state: string): void
 }
 
 export interface GatewayOverrides {
@@ -434,6 +436,10 @@ export async function openGateway(
     },
     replaceWorkers: (reason) => hsm.replaceWorkers(reason),
     startSuccessor: () => startSuccessor(listeners),
+    tellServiceManager(state) {
+      const socket = process.env.NOTIFY_SOCKET
+      if (socket) addon.notifyServiceManager(socket, state)
+    },
     async [Symbol.asyncDispose]() {
       observer.gatewayStopping('it was told to')
       await unknownObjects.catch(() => {})

@@ -65,6 +65,18 @@ void harden(const Napi::CallbackInfo &args)
         throw toSystemError(env, error, "prctl");
 }
 
+void notify(const Napi::CallbackInfo &args)
+{
+    const Napi::Env env = args.Env();
+    if (!args[0].IsString() || !args[1].IsString())
+        throw Napi::TypeError::New(env, "socket and state must be strings");
+    const std::string socketPath = args[0].As<Napi::String>();
+    const std::string state = args[1].As<Napi::String>();
+    const int error = notifyServiceManager(socketPath, state);
+    if (error != 0)
+        throw toSystemError(env, error, "sendto");
+}
+
 void wipeBytes(const Napi::CallbackInfo &args)
 {
     const std::span<uint8_t> bytes = bytesOf(args.Env(), args[0], "bytes");
@@ -81,6 +93,7 @@ Napi::Object start(Napi::Env env, Napi::Object exports)
     exports.Set("peerCredentials", Napi::Function::New<peerCredentials>(env, "peerCredentials"));
     exports.Set("lockFile", Napi::Function::New<lock>(env, "lockFile"));
     exports.Set("hardenProcess", Napi::Function::New<harden>(env, "hardenProcess"));
+    exports.Set("notifyServiceManager", Napi::Function::New<notify>(env, "notifyServiceManager"));
     exports.Set("verifySignature", Napi::Function::New<verifySignature>(env, "verifySignature"));
     exports.Set("wipe", Napi::Function::New<wipeBytes>(env, "wipe"));
     return exports;

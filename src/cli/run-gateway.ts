@@ -40,6 +40,7 @@ async function runToItsEnd(
   await using gateway = await open(config)
   if (signals.stopped) return undefined
   await ready(gateway, config)
+  gateway.tellServiceManager(`READY=1\nMAINPID=${process.pid}`)
 
   const reload = () => reloadGateway(terminal, gateway, load, config)
   if (hangUp === 'reload') process.on('SIGHUP', reload)
@@ -66,6 +67,8 @@ function listenForHandOver(terminal: Terminal, isOffered: boolean): HandOver {
     terminal.err('SIGUSR2: starting the process that takes over\n')
     try {
       const successor = await gateway.startSuccessor()
+      // It must be known before this process ends.
+      gateway.tellServiceManager(`MAINPID=${successor.pid}`)
       terminal.err(`process ${successor.pid} takes over: finishing what is under way, then ending\n`)
       resolve(successor)
     } catch (cause) {

@@ -2,11 +2,14 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 namespace hsmgate
@@ -49,6 +52,26 @@ int hardenProcess(bool dieWithParent)
     if (dieWithParent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
         return errno;
     return 0;
+}
+
+int notifyServiceManager(std::string_view socketPath, std::string_view state)
+{
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (socketPath.empty() || socketPath.size() >= sizeof address.sun_path)
+        return EINVAL;
+    std::memcpy(address.sun_path, socketPath.data(), socketPath.size());
+    if (address.sun_path[0] == '@')
+        address.sun_path[0] = '\0';
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno;
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socketPath.size());
+    const ssize_t sent = sendto(fd, state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
+                                reinterpret_cast<const sockaddr *>(&address), length);
+    const int error = sent < 0 ? errno : 0;
+    (void)close(fd);
+    return error;
 }
 
 } // namespace hsmgate

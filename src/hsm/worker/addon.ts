@@ -188,6 +188,8 @@ export interface Addon {
   lockFile(path: string): number
   /** PR_SET_DUMPABLE 0, RLIMIT_CORE 0 and, with `dieWithParent`, PR_SET_PDEATHSIG SIGKILL. */
   hardenProcess(options: { dieWithParent: boolean }): void
+  /** Sends a state (sd_notify(3), e.g. `READY=1`) to the datagram socket of the service manager. @throws the system error */
+  notifyServiceManager(socketPath: string, state: string): void
   /**
    * Whether `signature` is valid, by Node's own OpenSSL on libuv's thread pool. `publicKey` is DER SubjectPublicKeyInfo, `hash` OpenSSL's name
    * of the digest (RSA only, else ''), `signature` DER for ECDSA. `input` is the digest for RSA and ECDSA, the 64 bytes of mu for `mlDsaMu`, else
