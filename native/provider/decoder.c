@@ -58,14 +58,17 @@ static int decoder_does_selection(void *provider, int selection)
     return selection == 0 || (selection & OSSL_KEYMGMT_SELECT_KEYPAIR) != 0;
 }
 
-/* Success without a callback means: not for me, ask the others. */
+/*
+ * Success without a callback means: not for me, ask the others. The key is made here already,
+ * because of failures in later steps an application like `openssl pkey` hears nothing.
+ */
 static int decode_pem(void *context, OSSL_CORE_BIO *core_in, int selection, OSSL_CALLBACK *callback,
                       void *argument, OSSL_PASSPHRASE_CALLBACK *passphrase,
                       void *passphrase_argument)
 {
     const struct decoder *decoder = context;
     uint8_t *der;
-    long bytes;
+    size_t bytes;
     (void)selection, (void)passphrase, (void)passphrase_argument;
     BIO *in = BIO_new_from_core_bio(decoder->provider->libctx, core_in);
     if (in == NULL)
@@ -74,14 +77,22 @@ static int decode_pem(void *context, OSSL_CORE_BIO *core_in, int selection, OSSL
     BIO_free(in);
     if (outcome != PEM_REFERENCE)
         return outcome != PEM_BROKEN_REFERENCE;
-    int object_type = OSSL_OBJECT_PKEY;
-    const OSSL_PARAM object[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_STRUCTURE, (char *)STRUCTURE, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_DATA, der, (size_t)bytes),
-        OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object_type),
-        OSSL_PARAM_construct_end(),
-    };
-    const int done = callback(object, argument);
+    struct key *key = key_from_reference(decoder->provider, der, bytes);
+    int done = 0;
+    if (key != NULL) {
+        int object_type = OSSL_OBJECT_PKEY;
+        const OSSL_PARAM object[] = {
+            OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
+                                             (char *)key_type_name(key->type), 0),
+            OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_STRUCTURE, (char *)STRUCTURE,
+                                             0),
+            OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_DATA, der, bytes),
+            OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object_type),
+            OSSL_PARAM_construct_end(),
+        };
+        done = callback(object, argument);
+    }
+    key_free(key);
     pem_release(der, bytes);
     return done;
 }

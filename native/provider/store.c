@@ -56,7 +56,7 @@ static struct key *read_key(struct provider *provider, const char *path)
     if (content == NULL)
         return NULL;
     uint8_t *found = NULL, *der;
-    long found_bytes = 0, der_bytes;
+    size_t found_bytes = 0, der_bytes;
     unsigned references = 0;
     BIO *in = BIO_new_mem_buf(content, (int)bytes);
     enum pem_outcome outcome;
@@ -79,7 +79,7 @@ static struct key *read_key(struct provider *provider, const char *path)
     else if (references > 1)
         RAISE(provider, REASON_REFERENCE, "%s: there is more than one in it", path);
     else if (found != NULL)
-        key = key_from_reference(provider, found, (size_t)found_bytes);
+        key = key_from_reference(provider, found, found_bytes);
     pem_release(found, found_bytes);
     return key;
 }
