@@ -36,7 +36,8 @@ export type ServiceProtocol = WireProtocol
 export type ServiceRequest = WireRequest
 export type ServiceResponse = WireResponse
 
-export type { RequestQuotas } from './request-quotas.ts'
+/** Request rates, for the other services at the same listener too. */
+export type ServiceQuotas = RequestQuotas
 export type KmsListenAddress = ListenAddress
 export type KmsDoor = Listener
 

@@ -7,7 +7,7 @@ import { deadlineIn } from '../../call.ts'
 import type { PrincipalRecord } from '../../catalog/catalog.ts'
 import type { GatewayError } from '../../error.ts'
 import type { Operation, Pipeline } from '../../pipeline.ts'
-import type { RequestQuotas, ServiceProtocol, ServiceResponse } from '../kms/kms.ts'
+import type { ServiceProtocol, ServiceQuotas, ServiceResponse } from '../kms/kms.ts'
 import { assumeRole } from './assume-role.ts'
 import { describeError, renderError } from './dialect.ts'
 import { getCallerIdentity } from './get-caller-identity.ts'
@@ -26,7 +26,7 @@ export interface StsParts {
   readonly partition: string
   readonly sessions: SessionIssuer
   /** Request rates; without it they are not limited. */
-  readonly quotas?: Pick<RequestQuotas, 'take'>
+  readonly quotas?: Pick<ServiceQuotas, 'take'>
   readonly findRole: (account: string, name: string) => Promise<PrincipalRecord | undefined>
 }
 
