@@ -245,7 +245,9 @@ function checkBinding(
   }
   if (relays.length > limits.relays) throw invalid(`A binding names at most ${limits.relays} relays.`)
   if (!relays.every((digest) => /^[0-9a-f]{64}$/.test(digest))) {
-    throw invalid('A relay is the SHA-256 of the public key of its certificate, 64 hexadecimal digits.')
+    throw invalid(
+      'A relay is one that hsmgate tls relay list shows, or the SHA-256 of the public key of its certificate in 64 hexadecimal digits.',
+    )
   }
   checkLimit('rate', ratePerSecond, limits.ratePerSecond)
   checkLimit('concurrency', concurrency, limits.concurrency)

@@ -15,6 +15,7 @@ import { addPolicy } from './commands/policy.ts'
 import { addPrincipal } from './commands/principal.ts'
 import { addRole } from './commands/role.ts'
 import { addServe } from './commands/serve.ts'
+import { addTls } from './commands/tls.ts'
 import { addToken } from './commands/token.ts'
 import { addXks } from './commands/xks.ts'
 import { reportFailure } from './failure.ts'
@@ -64,6 +65,7 @@ function createProgram(terminal: Terminal): Command {
     addPolicy,
     addKey,
     addToken,
+    addTls,
     addClock,
     addXks,
     addAudit,

@@ -34,6 +34,9 @@ export function createTlsCommands(parts: TlsCommandParts): readonly OperatorComm
   const place = { account: 'string', region: 'string' } as const
   const optionalPlace = Object.keys(place)
 
+  /** By name or digest; what is neither is refused with the binding. */
+  const digestOfRelay = (relay: string): string => relays.list().find(({ name }) => name === relay)?.digest ?? relay
+
   async function certificateKey(input: Input) {
     const entry = await tls.getKey(String(input.key), localeOf(input))
     const deadline = deadlineIn(timeoutMs)
@@ -95,7 +98,7 @@ export function createTlsCommands(parts: TlsCommandParts): readonly OperatorComm
           key: String(input.key),
           users: input.anyUser === true ? ('any' as const) : users.map(parseUid),
           policies: list(input.policies),
-          relays: list(input.relays),
+          relays: list(input.relays).map(digestOfRelay),
           ...(input.rate === undefined ? {} : { ratePerSecond: Number(input.rate) }),
           ...(input.concurrency === undefined ? {} : { concurrency: Number(input.concurrency) }),
         }
@@ -150,7 +153,8 @@ export function createTlsCommands(parts: TlsCommandParts): readonly OperatorComm
     ),
     command('tls-relay', 'list', { members: {}, readOnly: true }, async () => ({ relays: relays.list() })),
     command('tls-relay', 'revoke', { members: { name: 'string' } }, (input) => relays.revoke(String(input.name))),
-    command('tls-relay', 'authority', { members: {}, readOnly: true }, async () => ({
+    // not a read: it makes the authority when there is none
+    command('tls-relay', 'authority', { members: {} }, async () => ({
       certificate: await relays.authorityCertificate(),
     })),
   ]

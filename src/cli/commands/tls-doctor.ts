@@ -1,0 +1,134 @@
+/**
+ * `hsmgate tls doctor`: everything between a TLS server and its key, from the provider's file to a real signature. Nothing is changed. As root
+ * it can try as the user that the server runs as, which it becomes for the last step, when everything that root alone may read has been read.
+ */
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import type { Command } from 'commander'
+import { publicKeyOfCertificate } from '../../certificates.ts'
+import { ProblemsError } from '../../problem.ts'
+import { keyIdOf } from '../../tls-reference.ts'
+import { addAction } from '../action.ts'
+import { loadEffectiveConfig } from '../effective-config.ts'
+import { findUser } from '../machine-users.ts'
+import { examineConfig, examineProcess, examineProvider } from '../openssl-setup.ts'
+import { examineSocket, type Identity, identitiesOf, proveSignature } from '../signing-socket.ts'
+import { type CommonOptions, show, type Terminal } from '../terminal.ts'
+import { readSmallFile } from '../tls-files.ts'
+import { bad, type Finding, formatFindings, good, notTried, problemsOf } from '../tls-findings.ts'
+import { loadReference } from './tls-show.ts'
+
+interface DoctorOptions {
+  readonly reference?: string
+  readonly cert?: string
+  readonly pid?: string
+  readonly provider?: string
+  readonly opensslConf?: string
+  readonly socket?: string
+  readonly user?: string
+}
+
+const installedProvider = '/usr/lib/hsmgate/hsmgate.so'
+const builtProvider = path.resolve(import.meta.dirname, '../../../native/build/hsmgate.so')
+const defaultSocket = '/run/hsmgate/sign.sock'
+
+export function addTlsDoctor(tls: Command, terminal: Terminal): void {
+  const doctor = tls
+    .command('doctor')
+    .description(
+      'examine a TLS server whose key is in the module: provider, configuration, socket, reference, a signature',
+    )
+    .option('--reference <file>', 'key reference of the server')
+    .option('--cert <file>', 'certificate of the server, in PEM')
+    .option('--pid <number>', 'running server')
+    .option(
+      '--openssl-conf <file>',
+      'OpenSSL configuration of the server (default: the one of --pid, else $OPENSSL_CONF)',
+    )
+    .option('--provider <file>', 'the provider (default: the one of the OpenSSL configuration)')
+    .option('--socket <path>', 'the signing socket (default: the one of the configuration)')
+    .option('--user <name>', 'user that the server runs as; as root, sign as that user')
+  addAction<DoctorOptions, []>(doctor, async (options) => {
+    const findings = await examine(options, terminal)
+    show(terminal, options, { findings }, () => formatFindings(findings))
+    const problems = problemsOf(findings)
+    if (problems.length > 0) throw new ProblemsError(problems)
+  })
+}
+
+async function examine(options: DoctorOptions & CommonOptions, terminal: Terminal): Promise<readonly Finding[]> {
+  const findings: Finding[] = []
+  const environment = Object.fromEntries(
+    Object.entries(terminal.environment).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  )
+  const pid = options.pid === undefined ? undefined : parsePid(options.pid)
+  const running = pid === undefined ? undefined : await examineProcess(pid)
+  findings.push(...(running?.findings ?? []))
+
+  const configFile = options.opensslConf ?? running?.configFile ?? environment.OPENSSL_CONF
+  const config = configFile === undefined ? undefined : await examineConfig(configFile, environment)
+  if (config !== undefined) findings.push(...config.findings)
+  else findings.push(notTried('openssl.cnf', 'no OpenSSL configuration was named; --openssl-conf or --pid does'))
+
+  const provider =
+    options.provider ?? config?.module ?? (existsSync(installedProvider) ? installedProvider : builtProvider)
+  findings.push(...(await examineProvider(provider, environment)))
+
+  const user =
+    options.user === undefined ? undefined : { name: `user ${options.user}`, ...(await findUser(options.user)) }
+  const identities = user !== undefined ? [user] : pid === undefined ? [] : await identitiesOf(pid)
+  const socket = options.socket ?? config?.socket ?? configuredSocket(options, terminal)
+  const socketFindings = await examineSocket(socket, identities)
+  findings.push(...socketFindings)
+
+  if (options.reference === undefined) {
+    findings.push(notTried('reference', 'no key reference was named (--reference), so nothing was signed'))
+    return findings
+  }
+  const reference = await loadReference(options.reference)
+  findings.push(good(options.reference, `is a key reference, key id ${keyIdOf(reference.publicKey).toString('hex')}`))
+  if (options.cert !== undefined) findings.push(await compareCertificate(options.cert, reference.publicKey))
+  if (problemsOf(socketFindings).some(({ cause }) => cause.startsWith('is '))) return findings
+  const identity = becomeUser(user) ?? `uid ${process.geteuid?.() ?? 0}`
+  findings.push(await proveSignature(socket, reference, identity))
+  reference.token?.fill(0)
+  return findings
+}
+
+async function compareCertificate(file: string, publicKey: Buffer): Promise<Finding> {
+  const pem = await readSmallFile(file)
+  let certified: Buffer
+  try {
+    certified = publicKeyOfCertificate(pem)
+  } catch {
+    return bad(file, 'holds no certificate in PEM', 'name the certificate of the server')
+  }
+  if (certified.equals(publicKey)) return good(file, 'belongs to the key of the reference')
+  const [ours, theirs] = [publicKey, certified].map((key) => keyIdOf(key).toString('hex'))
+  const remedy = 'use the reference of that key, or have a certificate made for this one (hsmgate tls csr)'
+  return bad(file, `is for the key ${theirs}, and the reference is for ${ours}`, remedy)
+}
+
+/** The configuration of the gateway need not be on this host. */
+function configuredSocket(options: CommonOptions, terminal: Terminal): string {
+  try {
+    return path.join(loadEffectiveConfig(options, terminal).runDirectory, 'sign.sock')
+  } catch (failure) {
+    if (options.config !== undefined) throw failure
+    return defaultSocket
+  }
+}
+
+function parsePid(text: string): number {
+  if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
+  throw new ProblemsError([{ at: '--pid', cause: `${text} is no process id`, remedy: 'give its number' }])
+}
+
+/** There is no way back; the command ends soon after. */
+function becomeUser(user: (Identity & { readonly gid: number }) | undefined): string | undefined {
+  if (user === undefined || process.getuid?.() !== 0) return undefined
+  process.setgroups?.([...user.groups])
+  process.setgid?.(user.gid)
+  process.setuid?.(user.uid)
+  return user.name
+}
