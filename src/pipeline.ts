@@ -38,6 +38,8 @@ export interface Operation<Input = unknown, Resources = unknown, Output = unknow
   /** Looks up what the request names. @throws GatewayError */
   prepare(input: Input, scope: Scope): Promise<Prepared<Resources>>
   perform(input: Input, resources: Resources, scope: Scope): Promise<Output>
+  /** Wipes what is secret in a result that does not leave: its audit record could not be written. */
+  discard?(output: Output): void
   /** Cryptographic operations: the keys that a successful call used. */
   uses?(resources: Resources): readonly UsedKey[]
   /** What the audit record says; must not contain secrets. `resources` and `output` are absent where the call failed earlier. */
@@ -181,6 +183,7 @@ export function createPipeline(parts: PipelineParts): Pipeline {
         for (const key of operation.uses?.(resources) ?? []) parts.used(key, use)
       }
     } catch (cause) {
+      if (outcome.ok) operation.discard?.(outcome.output)
       outcome = { ok: false, error: auditFailure(cause), authenticated: true }
     }
     observer.callFinished(call, outcome, principal, performance.now() - startedMs)

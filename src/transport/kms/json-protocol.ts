@@ -8,14 +8,12 @@ import type { Pipeline } from '../../pipeline.ts'
 import { renderError } from './dialect.ts'
 import { KmsError } from './kms-error.ts'
 import type { KmsOperation, KmsOutput } from './operations/key-operation.ts'
+import { secretMembers } from './operations/secret-members.ts'
 import type { WireBody } from './request-body.ts'
 import type { WireProtocol, WireResponse } from './wire.ts'
 
 export const jsonContentType = 'application/x-amz-json-1.1'
 const targetPrefix = 'TrentService.'
-
-/** Output members that hold what must not stay in memory. */
-const secretMembers: readonly string[] = ['Plaintext', 'PrivateKeyPlaintext', 'SharedSecret']
 
 export interface JsonProtocolParts {
   readonly pipeline: Pipeline
@@ -70,7 +68,7 @@ function renderOutput(members: KmsOutput['members']): WireResponse {
       continue
     }
     wire[name] = Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64')
-    if (secretMembers.includes(name)) value.fill(0)
+    if (secretMembers.has(name)) value.fill(0)
   }
   return { status: 200, contentType: jsonContentType, body: JSON.stringify(wire) }
 }

@@ -48,6 +48,7 @@ import { retireGrant } from './retire-grant.ts'
 import { revokeGrant } from './revoke-grant.ts'
 import { rotateKeyOnDemand } from './rotate-key-on-demand.ts'
 import { scheduleKeyDeletion } from './schedule-key-deletion.ts'
+import { wipeSecrets } from './secret-members.ts'
 import { sign } from './sign.ts'
 import { tagResource } from './tag-resource.ts'
 import { untagResource } from './untag-resource.ts'
@@ -120,7 +121,7 @@ export function createOperations(parts: KmsParts): ReadonlyMap<string, KmsOperat
   const { quotas } = parts
   return new Map(
     Object.entries(registry).map(([name, create]) => {
-      const operation = create(parts) as KmsOperation
+      const operation: KmsOperation = { ...(create(parts) as KmsOperation), discard: wipeSecrets }
       return [name, quotas === undefined ? operation : withRequestQuota(operation, quotas)]
     }),
   )
