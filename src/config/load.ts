@@ -45,14 +45,7 @@ export function loadConfig(paths: readonly string[], environment: Environment = 
 
 /** @throws ProblemsError with every problem of the text. */
 export function parseConfig(text: string, file: string, environment: Environment = process.env): Config {
-  let document: unknown
-  try {
-    document = JSON.parse(text)
-  } catch (cause) {
-    throw new ProblemsError([{ at: file, cause: `is not JSON${placeOf(text)}`, remedy: 'correct the syntax there' }], {
-      cause,
-    })
-  }
+  const document = parseJson(text, file)
   const { values, problems } = parseSections(document, path.dirname(file))
   if (problems.length > 0) throw new ProblemsError(problems)
 
@@ -60,6 +53,17 @@ export function parseConfig(text: string, file: string, environment: Environment
   const found = [...checkSections(config), ...checkGroups(config), ...checkListeners(config)]
   if (found.length > 0) throw new ProblemsError(found)
   return deepFreeze(config)
+}
+
+/** @throws ProblemsError that says where the syntax is wrong and quotes nothing. */
+export function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new ProblemsError([{ at: file, cause: `is not JSON${placeOf(text)}`, remedy: 'correct the syntax there' }], {
+      cause,
+    })
+  }
 }
 
 /** Fills in the defaults that depend on other keys. */
@@ -186,7 +190,7 @@ function isWrongBeforeItsEnd(text: string): boolean {
   }
 }
 
-function deepFreeze<T>(value: T): T {
+export function deepFreeze<T>(value: T): T {
   if (typeof value === 'object' && value !== null) {
     for (const member of Object.values(value)) deepFreeze(member)
     Object.freeze(value)

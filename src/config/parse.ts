@@ -1,7 +1,8 @@
-/** Validates a parsed configuration document against the sections' schemas, fills in defaults, and words the problems for operators. */
+/** Validates a parsed configuration document against its schema, fills in defaults, and words the problems for operators. */
 import path from 'node:path'
 import { Ajv, type ErrorObject, type FuncKeywordDefinition } from 'ajv'
 import type { Problem } from '../problem.ts'
+import type { Schema } from './sections/section.ts'
 import { fileSchema } from './sections/sections.ts'
 
 interface Context {
@@ -33,18 +34,23 @@ const ajv = new Ajv({
 })
 ajv.addKeyword(filePath)
 ajv.addVocabulary(['derivedDefault', 'form'])
-const validate = ajv.compile(fileSchema)
-
 /** `document` is changed in place: defaults are filled in and paths made absolute, from `directory`. */
-export function parseSections(
+export type Parse = (
   document: unknown,
   directory: string,
-): { readonly values: unknown; readonly problems: readonly Problem[] } {
-  const context: Context = { directory }
-  if (validate.call(context as never, document)) return { values: document, problems: [] }
-  const problems = (validate.errors ?? []).flatMap(describe)
-  return { values: document, problems }
+) => { readonly values: unknown; readonly problems: readonly Problem[] }
+
+export function createParse(schema: Schema): Parse {
+  const validate = ajv.compile(schema)
+  return (document, directory) => {
+    const context: Context = { directory }
+    if (validate.call(context as never, document)) return { values: document, problems: [] }
+    return { values: document, problems: (validate.errors ?? []).flatMap(describe) }
+  }
 }
+
+/** The gateway's own file. */
+export const parseSections = createParse(fileSchema)
 
 /** Values are never quoted: a secret may have been put where it does not belong. */
 function describe(error: ErrorObject): Problem | [] {
