@@ -60,12 +60,9 @@ function ownerOf(principal: Principal): { readonly kind: 'user' | 'role'; readon
   return undefined
 }
 
-/** The last part of the ARN of a principal that presents a token of the signing socket: a binding, no user of the catalog. */
-const bindingPath = 'hsmgate/tls/'
-
 /**
  * Whether the principal that a key policy names exists. Accounts that are not ours can't be looked up and are taken at their word,
- * as are services and names without a user or role in them.
+ * as are services, names without a user or role in them, and bindings of TLS keys: those come and go, and a Deny may stand before they do.
  */
 export async function principalExists(
   catalog: Catalog,
@@ -79,6 +76,5 @@ export async function principalExists(
   if (kind === 'assumed-role')
     return (await catalog.findPrincipal(account, 'role', path.split('/')[0] ?? '')) !== undefined
   const last = path.slice(path.lastIndexOf('/') + 1)
-  if (path === `${bindingPath}${last}`) return (await catalog.findTlsBinding(account, last)) !== undefined
   return (await catalog.findPrincipal(account, kind as 'user' | 'role', last)) !== undefined
 }
