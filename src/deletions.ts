@@ -3,6 +3,7 @@
  * time. What stands against it is told to the operator once, when it begins, and as a metric while it lasts.
  */
 import type { Journal } from './audit/audit.ts'
+import type { KeyEntry } from './catalog/catalog.ts'
 import type { DeletionEvents, DestructionGate, KeyService, Pause } from './keys/keys.ts'
 import type { Observer } from './observe/observe.ts'
 import type { Problem } from './problem.ts'
@@ -26,11 +27,12 @@ export interface DeletionsParts {
 export function startDeletions({ destroy, keys, journal, observer, gate }: DeletionsParts): Deletions {
   const told = new Set<Pause['reason']>()
   const events: DeletionEvents = {
-    async deleted({ key }) {
+    async deleted(entry, orphans) {
+      const { key } = entry
       // Pairs that imports were wrapped to: no customer's key.
       if (key.purpose === 'system') return
       const resources = [{ account: key.account, type: 'AWS::KMS::Key', arn: keys.keyArn(key) }]
-      const details = { keyId: key.keyId }
+      const details = { keyId: key.keyId, ...describeStore(entry, orphans) }
       await journal.appendEvent({ name: 'DeleteKey', account: key.account, region: key.region, details, resources })
       observer.note('warn', 'a key was destroyed', { keyId: key.keyId, account: key.account, region: key.region })
     },
@@ -40,6 +42,20 @@ export function startDeletions({ destroy, keys, journal, observer, gate }: Delet
       told.clear()
       for (const { reason } of pauses) told.add(reason)
     },
+  }
+  /** AWS KMS Developer Guide, "DeleteKey" in CloudTrail: of a key in an AWS CloudHSM key store. */
+  function describeStore(entry: KeyEntry, orphans: readonly string[]): Readonly<Record<string, unknown>> {
+    if (entry.key.origin !== 'AWS_CLOUDHSM') return {}
+    const { storeId, clusterId } = keys.storeOf(entry) ?? {}
+    const backingKeys = entry.materials.map(({ objectId }) => objectId.toString('hex'))
+    return {
+      customKeyStoreId: storeId,
+      ...(clusterId === undefined ? {} : { clusterId }),
+      backingKeysDeletionStatus: backingKeys.map((backingKeyId) => ({
+        backingKeyId,
+        deletionStatus: orphans.includes(backingKeyId) ? 'FAILURE' : 'SUCCESS',
+      })),
+    }
   }
   const round = async () => {
     await destroy(events).catch((cause) => observer.unexpected('deletion', cause))

@@ -27,6 +27,7 @@ import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
 import { startKeyRounds } from './key-rounds.ts'
+import { openKeyStores } from './key-stores.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
 import { openDestructionGate } from './keys/destruction-gate.ts'
 import { createDirectKeys } from './keys/direct-keys.ts'
@@ -144,8 +145,12 @@ export async function openGateway(
   const group = config.defaultGroup
   const creation = { catalog, hsm, now, group }
   await openCatalogSeal(creation)
-  for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs)))
-    observer.note('warn', 'creation that was cut off', { ...settled })
+  const settle = async (isConcerned: (group: string | undefined) => boolean) => {
+    for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs), isConcerned))
+      observer.note('warn', 'creation that was cut off', { ...settled })
+  }
+  // Those in custom key stores are settled when their store is connected.
+  await settle((name) => name === undefined || Object.hasOwn(config.groups, name))
   const systemKeys = await openSystemKeys(creation)
   const signer: CheckpointSigner = {
     catalogRevision: () => catalog.revision(),
@@ -228,7 +233,20 @@ export async function openGateway(
   const lastUsage = stack.use(openLastUsage({ catalog, failed: (cause) => observer.unexpected('last uses', cause) }))
   const turns = createKeyTurns()
   const bindings = createTlsBindingStore()
+  const stores = stack.use(
+    await openKeyStores({
+      config,
+      catalog,
+      hsm,
+      sealer: systemKeys,
+      observer,
+      now,
+      sessionsOf,
+      settle: (opened) => settle((name) => name === opened),
+    }),
+  )
   const keys = createKeyService({
+    stores: stores.keyStores,
     catalog,
     hsm,
     partition,
@@ -357,6 +375,7 @@ export async function openGateway(
     const door = stack.use(
       createKmsDoor({
         keys,
+        stores,
         regions: new Set(config.regions),
         quotas,
         authorizer,

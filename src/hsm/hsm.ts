@@ -31,10 +31,11 @@ import type {
   Hsm,
   HsmKey,
   ObjectSummary,
+  TokenGroups,
 } from './port.ts'
 import type { OperationRule } from './routed-call.ts'
 import { createRouter, type Router } from './router.ts'
-import { createSupervisor, type StartFailure, type SupervisorOptions, type TokenSupervisor } from './supervisor.ts'
+import { createSupervisor, type SupervisorOptions, type TokenSupervisor } from './supervisor.ts'
 import type { TokenConfig } from './token-config.ts'
 import { ownWorker, type WorkerProcess } from './worker-process.ts'
 
@@ -51,22 +52,10 @@ export interface HsmOptions {
   readonly workerCommand?: readonly string[]
 }
 
-export interface SupervisedHsm extends Hsm {
-  /**
-   * Adds a group of one token while the gateway runs. Resolves when it serves, or with what stops it; it keeps trying either way, until it
-   * is closed. @throws TypeError when there is such a group.
-   */
-  openGroup(name: string, token: TokenConfig): Promise<GroupOpening>
-  /** Ends the group and its workers; calls that wait for it fail. Nothing happens when there is none. */
-  closeGroup(name: string): Promise<void>
+export interface SupervisedHsm extends Hsm, TokenGroups {
   /** Starts new workers, moves the traffic, drains the old ones. */
   replaceWorkers(reason: string): void
 }
-
-/** `failure` is absent when no module was there to say why. */
-export type GroupOpening =
-  | { readonly ready: true }
-  | { readonly ready: false; readonly trouble: string; readonly failure: StartFailure | undefined }
 
 const cryptographic: OperationRule = { lane: 'hot', replay: 'hedge' }
 const rules = {
@@ -119,7 +108,7 @@ export async function openHsm(options: HsmOptions): Promise<SupervisedHsm> {
       const group = assemble(one, shared).get(name) as Group
       groups.set(name, group)
       await open([group])
-      const trouble = troubleOf(group.tokens)
+      const trouble = groups.get(name) === group ? troubleOf(group.tokens) : 'it was closed'
       if (trouble === undefined) return { ready: true }
       return { ready: false, trouble, failure: group.tokens[0]?.failure() }
     },
@@ -179,7 +168,7 @@ function troubleOf(tokens: readonly TokenSupervisor[]): string | undefined {
   return tokens.map(({ token }, i) => `token ${token.name}: ${troubles[i]}`).join('; ')
 }
 
-function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, 'openGroup' | 'closeGroup'> {
+function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, keyof TokenGroups> {
   const tokens = () => [...groups.values()].flatMap((group) => group.tokens)
 
   function getGroup(name: string): Group {
@@ -248,7 +237,7 @@ function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, 'op
     )
   }
 
-  const port: Omit<SupervisedHsm, 'openGroup' | 'closeGroup'> = {
+  const port: Omit<SupervisedHsm, keyof TokenGroups> = {
     groups: () => [...groups.values()].map(stateOf),
     capabilities(group) {
       const known = capabilitiesOf(getGroup(group))

@@ -5,6 +5,7 @@
  * with GatewayError only. Safe for any number of concurrent callers.
  */
 import type { Deadline } from '../call.ts'
+import type { TokenConfig } from './token-config.ts'
 
 /** Fixed per key at creation and enforced again by the worker: a key of one purpose cannot be used at another door. */
 export type Purpose = 'kms' | 'tls' | 'xks' | 'system'
@@ -183,6 +184,32 @@ export interface GroupState {
     readonly pinRefused: boolean
   }[]
   readonly workers: readonly WorkerState[]
+}
+
+/** Why a worker could not start: the answer of the module, or our own reason (`rv` 0). `action` is the letter of the CKR table. */
+export interface StartFailure {
+  /** CK_RV. */
+  readonly rv: number
+  /** The PKCS#11 function that answered. */
+  readonly call: string
+  readonly action: string
+  readonly detail: string
+}
+
+/** `failure` is absent when there was nobody to say why: the process died, or was closed. */
+export type GroupOpening =
+  | { readonly ready: true }
+  | { readonly ready: false; readonly trouble: string; readonly failure: StartFailure | undefined }
+
+/** Groups that come and go while the gateway runs. */
+export interface TokenGroups {
+  /**
+   * Adds a group of one token. Resolves when it serves, or with what stops it; it keeps trying either way, until it is closed.
+   * @throws TypeError when there is such a group.
+   */
+  openGroup(name: string, token: TokenConfig): Promise<GroupOpening>
+  /** Ends the group and its workers; calls that wait for it fail. Nothing happens when there is none. */
+  closeGroup(name: string): Promise<void>
 }
 
 export interface Hsm extends AsyncDisposable {

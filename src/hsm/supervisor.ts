@@ -14,7 +14,7 @@ import { watchFiles } from './file-watch.ts'
 import { loginBegins, type PinFileIdentity, type WorkerFailure, type WorkerReady } from './frames.ts'
 import type { PinLatch } from './pin-latch.ts'
 import { backOffMs, countEnd, createPlace, forgive, markReady, mayStart, type Place } from './place.ts'
-import type { Capabilities, WorkerState } from './port.ts'
+import type { Capabilities, StartFailure, WorkerState } from './port.ts'
 import { createProber } from './probing.ts'
 import type { Router } from './router.ts'
 import {
@@ -41,9 +41,6 @@ export interface SupervisorOptions {
   /** The router of the token's group. */
   router(): Router
 }
-
-/** Why a worker could not start: the module's own answer, or ours (`rv` 0). */
-export type StartFailure = Pick<WorkerFailure, 'rv' | 'call' | 'action' | 'detail'>
 
 export interface TokenSupervisor {
   readonly token: TokenConfig

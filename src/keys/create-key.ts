@@ -27,6 +27,7 @@ export interface CreationParts {
 export interface KeyPlan extends Omit<CreateKeyRequest, 'group'> {
   readonly name: KeyName
   readonly group: string
+  readonly extra?: KeyEntry['key']['extra']
   /** For keys with a fixed end: they are `PendingDeletion` from the start (epoch milliseconds). */
   readonly deletionAt?: number
 }
@@ -70,7 +71,7 @@ export function createEmptyKey(
   return catalog.insertKey({ ...describeKey(plan, now(), 'PendingImport'), material: null })
 }
 
-function describeKey(plan: KeyPlan, createdAt: number, state: KeyState): Omit<NewKey, 'material'> {
+export function describeKey(plan: KeyPlan, createdAt: number, state: KeyState): Omit<NewKey, 'material'> {
   const { spec, usage, purpose, origin, description, multiRegion, group } = plan
   return {
     key: {
@@ -88,7 +89,7 @@ function describeKey(plan: KeyPlan, createdAt: number, state: KeyState): Omit<Ne
       deletionAt: plan.deletionAt ?? null,
       currentMaterial: 0,
       adopted: false,
-      extra: {},
+      extra: plan.extra ?? {},
     },
     policy: plan.policy === '' ? null : plan.policy,
     tags: plan.tags,

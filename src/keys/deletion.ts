@@ -44,6 +44,7 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
     return false
   // The sealed rows tell of related keys even if somebody took one of them out of the catalog; this then fails.
   const related = await catalog.findRelatedKeys(name)
+  const orphans: string[] = []
   for (const material of entry.materials) {
     if (material.state === 'Destroyed') continue
     // Cancelled at the last moment: the write itself decides who was first.
@@ -59,12 +60,16 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
     // An adopted object was in the token before us and may have other users: only our registration goes. So it is with an object that
     // another key still names, as multi-Region keys do.
     const isOurs = !(entry.key.adopted && material.number === 1) && entry.key.custody === 'token'
-    if (isOurs && !isNamed(related, material) && !(await catalog.isObjectShared(material)))
-      await hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
+    if (isOurs && !isNamed(related, material) && !(await catalog.isObjectShared(material))) {
+      const destroyed = hsm.destroy(hsmKeyOf(entry, material), parts.deadline())
+      if (entry.key.origin !== 'AWS_CLOUDHSM') await destroyed
+      // As AWS does: the key goes although its store's token is away, and the object is left to who owns the token.
+      else await destroyed.catch(() => orphans.push(material.objectId.toString('hex')))
+    }
     await catalog.updateMaterial(name, material.number, { state: 'Destroyed' })
   }
   // Recorded while the row can still tell of it: a crash in between records it twice, never not at all.
-  await parts.deleted(entry)
+  await parts.deleted(entry, orphans)
   if (entry.key.related === undefined) await catalog.removeKey(name)
   else await catalog.changeRelatedKeys(name, (entries) => planRemoval(entries, entry, now))
   return true

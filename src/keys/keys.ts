@@ -50,8 +50,87 @@ export interface CreateKeyRequest {
   readonly policy: string
   readonly tags: Readonly<Record<string, string>>
   readonly multiRegion: boolean
-  readonly origin: 'AWS_KMS' | 'EXTERNAL'
+  readonly origin: 'AWS_KMS' | 'EXTERNAL' | 'AWS_CLOUDHSM' | 'EXTERNAL_KEY_STORE'
   readonly group?: string
+  /** The custom key store in which the key is to live, exactly with the last two origins. */
+  readonly store?: { readonly id: string; readonly xksKeyId?: string; readonly requester: Requester }
+}
+
+/** In which custom key store a key lives. */
+export interface StorePlace {
+  readonly id: string
+  /** The external key's id at its proxy; of external key stores only. */
+  readonly xksKeyId?: string
+}
+
+/** Of the open column of a key's row, which alone says it. */
+export function findStorePlace(extra: KeyEntry['key']['extra']): StorePlace | undefined {
+  return extra.customKeyStore as StorePlace | undefined
+}
+
+/** On whose behalf a call is made, as proxies of external key stores are told. */
+export interface Requester {
+  readonly requestId: string
+  readonly principal: { readonly arn: string }
+}
+
+/** What KeyMetadata and audit records say of a key in a custom key store. */
+export interface StoreKeyDescription {
+  readonly storeId: string
+  readonly xksKeyId?: string
+  readonly clusterId?: string
+}
+
+/** Which key of an external key store is used, and for what. */
+export interface ExternalCall {
+  readonly place: StorePlace
+  readonly keyArn: string
+  /** Name of the KMS operation. */
+  readonly operation: string
+  readonly requester: Requester
+}
+
+/** What the proxy of an external key store made of a plaintext. */
+export interface ExternalCiphertext {
+  readonly metadata: Uint8Array
+  readonly iv: Uint8Array
+  readonly tag: Uint8Array
+  readonly ciphertext: Uint8Array
+}
+
+/** A place in a custom key store, held until the key is there or its creation has failed. */
+export interface ReservedPlace extends Disposable {
+  readonly place: StorePlace
+  /** The HSM group of the key; absent where it lives outside, and a key of our own encrypts first. */
+  readonly group?: string
+  /** Whether the key has material in a token of ours. */
+  readonly hasOwnLayer: boolean
+  /** A failure of the token, as the maker of the key is told. */
+  explain(cause: unknown): unknown
+}
+
+/** What stands behind keys of custom key stores: src/stores supplies it, and this folder knows no more of it. */
+export interface KeyStores {
+  /** From memory. While it is not, keys of the store are `Unavailable`. */
+  isConnected(storeId: string): boolean
+  /** From memory; undefined but for AWS_CLOUDHSM stores. */
+  clusterOf(storeId: string): string | undefined
+  /** One more request for the store's keys. @throws GatewayError `Throttled` */
+  take(storeId: string): void
+  /** Sees to it that a key can be made there. @throws GatewayError, with the store's own reasons. */
+  reserve(
+    request: {
+      readonly place: StorePlace
+      readonly origin: CreateKeyRequest['origin']
+      readonly keyArn: string
+      readonly requester: Requester
+    },
+    locale: Locale,
+    deadline: Deadline,
+  ): Promise<ReservedPlace>
+  /** By the proxy of an external key store. @throws GatewayError `KeyStateInvalid`, worded by what went wrong. */
+  encrypt(call: ExternalCall, plaintext: Uint8Array, aad: Uint8Array, deadline: Deadline): Promise<ExternalCiphertext>
+  decrypt(call: ExternalCall, sealed: ExternalCiphertext, aad: Uint8Array, deadline: Deadline): Promise<Buffer>
 }
 
 /** Names one object in the token, by label, id and class as far as needed, and what it is to be. */
@@ -233,6 +312,8 @@ export interface KeyService extends TlsSigning, KeyRotation, KeyImport, MultiReg
   /** Wall time of keys, epoch milliseconds. */
   now(): number
   condition(entry: KeyEntry): KeyCondition
+  /** Of a key in a custom key store. */
+  storeOf(entry: KeyEntry): StoreKeyDescription | undefined
   /** The last successful cryptographic call; undefined when there was none. */
   lastUsage(entry: KeyEntry): Promise<KeyUsageRecord | undefined>
   keyArn(name: KeyName): string
@@ -265,6 +346,8 @@ export interface KeyService extends TlsSigning, KeyRotation, KeyImport, MultiReg
       context: EncryptionContext
       operation: string
       dryRun: boolean
+      /** For keys of external key stores. */
+      requester?: Requester
     },
     deadline: Deadline,
   ): Promise<{ ciphertext: Buffer; materialId: string | null }>
@@ -280,14 +363,21 @@ export interface KeyService extends TlsSigning, KeyRotation, KeyImport, MultiReg
       context: EncryptionContext
       operation: string
       dryRun: boolean
+      requester?: Requester
     },
     deadline: Deadline,
   ): Promise<{ plaintext: Buffer; materialId: string | null }>
   generateDataKey(
     entry: KeyEntry,
-    request: { bytes: number; context: EncryptionContext; operation: string; dryRun: boolean },
+    request: {
+      bytes: number
+      context: EncryptionContext
+      operation: string
+      dryRun: boolean
+      requester?: Requester
+    },
     deadline: Deadline,
-  ): Promise<{ plaintext: Buffer; ciphertext: Buffer; materialId: string }>
+  ): Promise<{ plaintext: Buffer; ciphertext: Buffer; materialId: string | null }>
   /** A pair of DER SubjectPublicKeyInfo and PKCS#8, and the latter sealed under the key. @throws `Unsupported` for a spec without pairs. */
   generateDataKeyPair(
     entry: KeyEntry,
@@ -463,8 +553,11 @@ export interface DestructionGate {
 
 /** What a round of deletions tells. */
 export interface DeletionEvents {
-  /** The key's objects are gone and its rows follow; called again when a crash comes in between. */
-  readonly deleted: (entry: KeyEntry) => Promise<void>
+  /**
+   * The key's objects are gone and its rows follow; called again when a crash comes in between. `orphans`: ids in hex of objects that could not be
+   * destroyed, in the token of a custom key store.
+   */
+  readonly deleted: (entry: KeyEntry, orphans: readonly string[]) => Promise<void>
   /** A key could not be destroyed now; the next round tries again. */
   readonly failed: (name: KeyName, cause: unknown) => void
   /** Once a round, what stands against destroying anything; nothing: destruction goes on. */

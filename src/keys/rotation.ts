@@ -21,6 +21,7 @@ import { refuseStates } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
 import type { KeyRotation, MaterialDescription } from './keys.ts'
 import { followsPrimary, refuseFollower } from './replica.ts'
+import { isInStore } from './store-place.ts'
 
 const dayMs = 24 * 60 * 60 * 1000
 /** AWS KMS Developer Guide, "Resource quotas": on-demand rotation, not adjustable. */
@@ -86,7 +87,7 @@ export function createRotation(parts: RotationParts): KeyRotation {
 
   return {
     rotationStatus(entry) {
-      if (entry.key.state === 'PendingImport') refuseOrigin(entry)
+      if (entry.key.state === 'PendingImport' || isInStore(entry)) refuseOrigin(entry)
       const { rotation, materials = {} } = lifeOf(entry)
       const running = Object.values(materials).find(
         ({ becoming }) => becoming?.kind === 'rotation' && becoming.type === 'ON_DEMAND',

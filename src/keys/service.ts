@@ -34,7 +34,7 @@ import type { TokenSealer } from './import-token.ts'
 import { earliestExpiry, permanentMaterials, stateAt } from './key-life.ts'
 import { requireUsable } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
-import { type EncryptionContext, type KeyService, kmsPurposes, type RelatedEvents } from './keys.ts'
+import { type EncryptionContext, type KeyService, type KeyStores, kmsPurposes, type RelatedEvents } from './keys.ts'
 import type { LastUsage } from './last-usage.ts'
 import { createLifeCycle } from './life-cycle.ts'
 import { createMultiRegion } from './multi-region.ts'
@@ -42,6 +42,8 @@ import { reconcileGroup } from './reconcile.ts'
 import { resolveKey } from './resolve.ts'
 import { createRotation } from './rotation.ts'
 import { encodeEcdsaSignature, isSignatureValid, moduleInput } from './signature.ts'
+import { createStoreKeys, noStores } from './store-keys.ts'
+import { isInStore } from './store-place.ts'
 import { createTlsSigning, refuseTlsKey } from './tls-keys.ts'
 
 /** mu of ML-DSA (FIPS 204 section 6.2). */
@@ -69,6 +71,8 @@ export interface KeyServiceParts {
   /** Something is due at once, of which the next round would tell only later. */
   readonly wake: () => void
   readonly related?: RelatedEvents
+  /** Custom key stores; without it there are none. */
+  readonly stores?: KeyStores
   /** Whether a binding in force permits a key of purpose `tls` to sign whatever it is given; without it none does. */
   readonly mayTlsKeySign?: (key: KeyName) => boolean
 }
@@ -151,6 +155,8 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
   }
 
   const lifeCycle = createLifeCycle(parts)
+  const { stores = noStores } = parts
+  const storeKeys = createStoreKeys({ ...parts, stores, whileUsable, sealBlob, openBlob, requireRoom })
 
   const service: KeyService = {
     ...lifeCycle,
@@ -169,8 +175,10 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
 
     now: parts.now,
 
+    storeOf: (entry) => (isInStore(entry) ? storeKeys.describe(entry) : undefined),
+
     condition(entry) {
-      const state = stateAt(entry, parts.now)
+      const state = isInStore(entry) ? storeKeys.state(entry) : stateAt(entry, parts.now)
       const materials = permanentMaterials(entry)
       const isWhole = materials.length > 0 && materials.every((material) => material.state !== 'Missing')
       if (entry.key.origin !== 'EXTERNAL' || !isWhole || state === 'PendingImport') return { state }
@@ -186,6 +194,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     resolve: (reference, accepts, locale) => resolveKey(catalog, reference, accepts, locale),
 
     async create(request, locale, deadline) {
+      if (request.store !== undefined) return storeKeys.create(request, locale, deadline)
       const group = request.group ?? defaultGroup
       const { spec, usage } = request
       if (!hsm.capabilities(group).specs[spec]?.includes(usage)) throw new GatewayError('Unsupported', {})
@@ -204,6 +213,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async encrypt(entry, request, deadline) {
+      if (isInStore(entry)) return storeKeys.encrypt(entry, request, deadline)
       requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       const algorithm = requireAlgorithm(entry, 'encrypt', request.algorithm)
@@ -230,6 +240,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async decrypt(entry, request, deadline) {
+      if (isInStore(entry)) return storeKeys.decrypt(entry, request, deadline)
       requireUsable(arnOf(entry), entry, parts.now)
       // A blob of another key is IncorrectKey whatever kind of key was named, so the blob is read before the usage is judged.
       const blob = request.algorithm === 'SYMMETRIC_DEFAULT' ? decodeBlob(request.ciphertext) : undefined
@@ -256,6 +267,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async generateDataKey(entry, request, deadline) {
+      if (isInStore(entry)) return storeKeys.generateDataKey(entry, request, deadline)
       requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')
@@ -269,6 +281,10 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     },
 
     async generateDataKeyPair(entry, request, deadline) {
+      if (isInStore(entry)) {
+        const text = `${arnOf(entry)} origin is ${entry.key.origin} which is not valid for this operation.`
+        throw new GatewayError('Unsupported', { text })
+      }
       requireUsable(arnOf(entry), entry, parts.now)
       requireUsage(entry, 'ENCRYPT_DECRYPT', request.operation)
       requireAlgorithm(entry, 'encrypt', 'SYMMETRIC_DEFAULT')

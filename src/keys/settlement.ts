@@ -8,10 +8,11 @@ import { finishAdded, forgetAdded } from './added-material.ts'
 import { hsmKeyOf } from './backing-key.ts'
 import { type CreationParts, constructionOf, examine, isPair, type Settlement, settleBackingKey } from './create-key.ts'
 
-/** Runs at start, before the doors open, under the settlement lease. */
+/** Runs at start, before the doors open, under the settlement lease; for a group of a custom key store when that is opened. */
 export async function settleBackingKeys(
   parts: CreationParts,
   deadline: () => Deadline,
+  isConcerned: (group: string | undefined) => boolean = () => true,
 ): Promise<readonly Settlement[]> {
   const settled: Settlement[] = []
   for (const material of await parts.catalog.unsettledMaterials()) {
@@ -20,6 +21,7 @@ export async function settleBackingKeys(
     const { keyId } = material
     try {
       const entry = await parts.catalog.findKey(material)
+      if (!isConcerned(entry?.key.group)) continue
       const settle = entry === undefined || entry.key.state === 'Creating' ? settleBackingKey : settleAddedMaterial
       settled.push({ keyId, ...(await settle(parts, entry as KeyEntry, material, deadline())) })
     } catch (cause) {

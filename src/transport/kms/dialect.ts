@@ -4,11 +4,12 @@
  */
 import type { ErrorCode, ErrorParams } from '../../error.ts'
 import { type GatewayError, toGatewayError } from '../../error.ts'
+import { type StoreCode, StoreError } from '../../stores/stores.ts'
 import { type KmsCode, KmsError } from './kms-error.ts'
 
 type ParamsOf<C> = C extends keyof ErrorParams
   ? ErrorParams[C]
-  : C extends KmsCode
+  : C extends KmsCode | StoreCode
     ? { readonly text?: string }
     : undefined
 
@@ -109,8 +110,33 @@ const dialect = {
   GrantIdInvalid: [400, 'InvalidGrantIdException', own],
   ArnInvalid: [400, 'InvalidArnException', own],
   AliasNameInvalid: [400, 'InvalidAliasNameException', own],
+  // raised by custom key stores
   CustomKeyStoreNotFound: [400, 'CustomKeyStoreNotFoundException', own],
-} satisfies { readonly [C in ErrorCode | KmsCode]: Entry<C> }
+  CustomKeyStoreInvalidState: [400, 'CustomKeyStoreInvalidStateException', own],
+  CustomKeyStoreNameInUse: [400, 'CustomKeyStoreNameInUseException', own],
+  CustomKeyStoreHasCMKs: [400, 'CustomKeyStoreHasCMKsException', own],
+  CloudHsmClusterInUse: [400, 'CloudHsmClusterInUseException', own],
+  CloudHsmClusterInvalidConfiguration: [400, 'CloudHsmClusterInvalidConfigurationException', own],
+  CloudHsmClusterNotFound: [400, 'CloudHsmClusterNotFoundException', own],
+  CloudHsmClusterNotRelated: [400, 'CloudHsmClusterNotRelatedException', own],
+  IncorrectTrustAnchor: [400, 'IncorrectTrustAnchorException', own],
+  XksKeyAlreadyInUse: [400, 'XksKeyAlreadyInUseException', own],
+  XksKeyInvalidConfiguration: [400, 'XksKeyInvalidConfigurationException', own],
+  XksKeyNotFound: [400, 'XksKeyNotFoundException', own],
+  XksProxyIncorrectAuthenticationCredential: [400, 'XksProxyIncorrectAuthenticationCredentialException', own],
+  XksProxyInvalidConfiguration: [400, 'XksProxyInvalidConfigurationException', own],
+  XksProxyInvalidResponse: [400, 'XksProxyInvalidResponseException', own],
+  XksProxyUriEndpointInUse: [400, 'XksProxyUriEndpointInUseException', own],
+  XksProxyUriInUse: [400, 'XksProxyUriInUseException', own],
+  XksProxyUriUnreachable: [400, 'XksProxyUriUnreachableException', own],
+  XksProxyVpcEndpointServiceInUse: [400, 'XksProxyVpcEndpointServiceInUseException', own],
+  XksProxyVpcEndpointServiceInvalidConfiguration: [
+    400,
+    'XksProxyVpcEndpointServiceInvalidConfigurationException',
+    own,
+  ],
+  XksProxyVpcEndpointServiceNotFound: [400, 'XksProxyVpcEndpointServiceNotFoundException', own],
+} satisfies { readonly [C in ErrorCode | KmsCode | StoreCode]: Entry<C> }
 
 function stateText(params: ErrorParams['KeyStateInvalid']): string {
   return 'text' in params ? params.text : `${params.keyArn} is ${params.condition}.`
@@ -145,8 +171,13 @@ interface Worded {
   readonly member: TextMember
 }
 
+function codeOf(error: GatewayError): keyof typeof dialect {
+  if (error instanceof KmsError) return error.kmsCode
+  return error instanceof StoreError ? error.storeCode : error.code
+}
+
 function word(error: GatewayError): Worded {
-  const code = error instanceof KmsError ? error.kmsCode : error.code
+  const code = codeOf(error)
   const [status, name, text, member = 'message'] = dialect[code] as Entry<never>
   return { status, name, text: text(error.params as never), member }
 }

@@ -11,7 +11,6 @@ export type KmsCode =
   | 'GrantIdInvalid'
   | 'ArnInvalid'
   | 'AliasNameInvalid'
-  | 'CustomKeyStoreNotFound'
 
 export class KmsError extends GatewayError<'ValidationFailed'> {
   readonly kmsCode: KmsCode

@@ -1,7 +1,7 @@
 /** KeyMetadata as CreateKey and DescribeKey return it (AWS KMS API Reference, "KeyMetadata"), and as an audit record shows it. */
 import type { KeyEntry, KeyName, RelatedRegions } from '../../catalog/catalog.ts'
 import type { KeyUsage } from '../../hsm/port.ts'
-import type { KeyService } from '../../keys/keys.ts'
+import type { KeyService, StoreKeyDescription } from '../../keys/keys.ts'
 
 /** Seconds with a fraction: every timestamp on this wire is a JSON number. */
 export function epochSeconds(atMs: number): number {
@@ -45,6 +45,7 @@ export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadat
     ...(imported === undefined ? {} : renderExpiry(imported.expiresAt)),
     ...(key.state === 'PendingReplicaDeletion' ? { PendingDeletionWindowInDays: key.related?.pendingWindowDays } : {}),
     Origin: key.origin,
+    ...describeStore(keys.storeOf(entry)),
     KeyManager: 'CUSTOMER',
     CustomerMasterKeySpec: key.spec,
     KeySpec: key.spec,
@@ -52,6 +53,15 @@ export function renderKeyMetadata(entry: KeyEntry, keys: KeyService): KeyMetadat
     MultiRegion: key.multiRegion,
     ...(key.related === undefined ? {} : { MultiRegionConfiguration: describeRelated(key, key.related, keys) }),
     ...(materialId === undefined ? {} : { CurrentKeyMaterialId: materialId }),
+  }
+}
+
+function describeStore(store: StoreKeyDescription | undefined): Readonly<Record<string, unknown>> {
+  if (store === undefined) return {}
+  return {
+    CustomKeyStoreId: store.storeId,
+    ...(store.clusterId === undefined ? {} : { CloudHsmClusterId: store.clusterId }),
+    ...(store.xksKeyId === undefined ? {} : { XksKeyConfiguration: { Id: store.xksKeyId } }),
   }
 }
 

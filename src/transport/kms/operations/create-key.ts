@@ -4,7 +4,7 @@ import { GatewayError } from '../../../error.ts'
 import type { KeySpec, KeyUsage } from '../../../hsm/port.ts'
 import type { Operation, Scope } from '../../../pipeline.ts'
 import { demandWithoutKey, requestTags, specContext } from '../conditions.ts'
-import { invalid, KmsError } from '../kms-error.ts'
+import { invalid } from '../kms-error.ts'
 import { type KeyMetadata, recordOutput, renderKeyMetadata } from '../metadata.ts'
 import { readInput, recordInput } from '../request-body.ts'
 import { boolean, enumeration, type Infer, list, string, structure } from '../schema.ts'
@@ -85,7 +85,10 @@ function checkOrigin({ Origin: origin, CustomKeyStoreId: store, XksKeyId: xksKey
     if (origin === 'AWS_KMS' || origin === 'EXTERNAL') {
       throw invalid(`CustomKeyStoreId is not valid for KMS keys with Origin ${origin}.`)
     }
-    throw new KmsError('CustomKeyStoreNotFound')
+    if (origin === 'EXTERNAL_KEY_STORE' && xksKeyId === undefined) {
+      throw invalid('XksKeyId is required for KMS keys with Origin EXTERNAL_KEY_STORE.')
+    }
+    return
   }
   if (origin === 'AWS_CLOUDHSM' || origin === 'EXTERNAL_KEY_STORE') {
     throw invalid(`CustomKeyStoreId is required for KMS keys with Origin ${origin}.`)
@@ -135,8 +138,10 @@ export function createKey(parts: KmsParts): Operation<CreateKeyInput, Resources,
           description: request.Description,
           policy,
           multiRegion: request.MultiRegion,
-          // custom key stores are refused above
-          origin: request.Origin === 'EXTERNAL' ? 'EXTERNAL' : 'AWS_KMS',
+          origin: request.Origin,
+          ...(request.CustomKeyStoreId === undefined
+            ? {}
+            : { store: { id: request.CustomKeyStoreId, ...xksKeyOf(request), requester: scope } }),
         },
         scope,
         scope.deadline,
@@ -159,6 +164,10 @@ export function createKey(parts: KmsParts): Operation<CreateKeyInput, Resources,
       }
     },
   }
+}
+
+function xksKeyOf({ XksKeyId: xksKeyId }: CreateKeyInput): { readonly xksKeyId?: string } {
+  return xksKeyId === undefined ? {} : { xksKeyId }
 }
 
 function recordCreated(metadata: KeyMetadata): { account: string; type: string; arn: string } {

@@ -107,6 +107,7 @@ export function decrypt({ keys }: KmsParts) {
           context: request.EncryptionContext ?? {},
           operation: 'Decrypt',
           dryRun: request.DryRun === true,
+          requester: scope,
         },
         scope.deadline,
       )
@@ -117,7 +118,7 @@ export function decrypt({ keys }: KmsParts) {
           EncryptionAlgorithm: request.EncryptionAlgorithm,
           KeyMaterialId: materialId ?? undefined,
         },
-        ...materialData(materialId),
+        ...materialData(materialId, keys.storeOf(entry)),
       }
     },
   })

@@ -32,12 +32,13 @@ export function encrypt({ keys }: KmsParts) {
           context: request.EncryptionContext ?? {},
           operation: 'Encrypt',
           dryRun: request.DryRun === true,
+          requester: scope,
         },
         scope.deadline,
       )
       return {
         members: { CiphertextBlob: ciphertext, KeyId: arn, EncryptionAlgorithm: request.EncryptionAlgorithm },
-        ...materialData(materialId),
+        ...materialData(materialId, keys.storeOf(entry)),
       }
     },
   })

@@ -56,14 +56,15 @@ function define(
           context: request.EncryptionContext ?? {},
           operation: name,
           dryRun: request.DryRun === true,
+          requester: scope,
         },
         scope.deadline,
       )
-      const members = { CiphertextBlob: ciphertext, KeyId: arn, KeyMaterialId: materialId }
-      if (name === 'GenerateDataKey')
-        return { members: { ...members, Plaintext: plaintext }, ...materialData(materialId) }
+      const members = { CiphertextBlob: ciphertext, KeyId: arn, KeyMaterialId: materialId ?? undefined }
+      const eventData = materialData(materialId, keys.storeOf(entry))
+      if (name === 'GenerateDataKey') return { members: { ...members, Plaintext: plaintext }, ...eventData }
       plaintext.fill(0)
-      return { members, ...materialData(materialId) }
+      return { members, ...eventData }
     },
   })
 }

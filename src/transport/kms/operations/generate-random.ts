@@ -1,6 +1,7 @@
 import type { Operation } from '../../../pipeline.ts'
+import { StoreError } from '../../../stores/stores.ts'
 import { demandWithoutKey } from '../conditions.ts'
-import { invalid, KmsError } from '../kms-error.ts'
+import { invalid } from '../kms-error.ts'
 import { readInput, recordInput } from '../request-body.ts'
 import { type Infer, integer, structure } from '../schema.ts'
 import { type KmsOutput, type KmsParts, refuseRecipient, useTimeoutMs } from './key-operation.ts'
@@ -12,7 +13,7 @@ const input = structure({
   Recipient: recipient,
 })
 
-export function generateRandom({ keys }: KmsParts): Operation<Infer<typeof input>, null, KmsOutput> {
+export function generateRandom({ keys, stores }: KmsParts): Operation<Infer<typeof input>, null, KmsOutput> {
   return {
     name: 'GenerateRandom',
     readOnly: true,
@@ -27,9 +28,19 @@ export function generateRandom({ keys }: KmsParts): Operation<Infer<typeof input
       return { resources: null, demands: [demandWithoutKey('kms:GenerateRandom', scope, { hasCallerAccount: false })] }
     },
     async perform(request, _resources, scope) {
-      if (request.CustomKeyStoreId !== undefined) throw new KmsError('CustomKeyStoreNotFound')
-      return { members: { Plaintext: await keys.random(scope, request.NumberOfBytes ?? 0, scope.deadline) } }
+      const { CustomKeyStoreId: storeId, NumberOfBytes: bytes = 0 } = request
+      if (storeId !== undefined) {
+        if (stores === undefined) throw new StoreError('CustomKeyStoreNotFound')
+        const additionalEventData = { customKeyStoreId: storeId }
+        return { members: { Plaintext: await stores.random(storeId, bytes, scope) }, additionalEventData }
+      }
+      return { members: { Plaintext: await keys.random(scope, bytes, scope.deadline) } }
     },
-    record: (request) => ({ requestParameters: recordInput(input, request), responseElements: null, resources: [] }),
+    record: (request, _resources, output) => ({
+      requestParameters: recordInput(input, request),
+      responseElements: null,
+      resources: [],
+      ...(output?.additionalEventData === undefined ? {} : { additionalEventData: output.additionalEventData }),
+    }),
   }
 }

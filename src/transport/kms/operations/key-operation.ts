@@ -6,8 +6,9 @@ import type { Authorizer } from '../../../authorize/authorize.ts'
 import type { Decision, Demand } from '../../../call.ts'
 import type { KeyEntry } from '../../../catalog/catalog.ts'
 import { GatewayError } from '../../../error.ts'
-import { isKmsVisible, type KeyService, type ResolvedKey } from '../../../keys/keys.ts'
+import { isKmsVisible, type KeyService, type ResolvedKey, type StoreKeyDescription } from '../../../keys/keys.ts'
 import type { Operation, Prepared, Scope, UsedKey } from '../../../pipeline.ts'
+import type { CustomKeyStores } from '../../../stores/stores.ts'
 import { demandOnKey, type OperationConditions } from '../conditions.ts'
 import { KmsError } from '../kms-error.ts'
 import { readInput, recordInput } from '../request-body.ts'
@@ -23,6 +24,8 @@ export interface KmsParts {
   readonly principalExists?: (name: string) => boolean | Promise<boolean>
   /** Regions that the gateway serves; without it every name is taken. */
   readonly regions?: ReadonlySet<string>
+  /** Custom key stores; without it there are none. */
+  readonly stores?: CustomKeyStores
   /** Request rates; without it they are not limited. */
   readonly quotas?: RequestQuotas
 }
@@ -201,9 +204,14 @@ export function refuseRecipient(recipient: unknown): void {
   if (recipient !== undefined) throw new GatewayError('Unsupported', {})
 }
 
-/** Audit data of symmetric cryptography. */
+/** Audit data of symmetric cryptography; of a key in a custom key store it names the store instead. */
 export function materialData(
   materialId: string | null,
-): { readonly additionalEventData: { readonly keyMaterialId: string } } | Record<string, never> {
+  store?: StoreKeyDescription,
+): Pick<KmsOutput, 'additionalEventData'> {
+  if (store !== undefined) {
+    const { storeId: customKeyStoreId, ...more } = store
+    return { additionalEventData: { customKeyStoreId, ...more } }
+  }
   return materialId === null ? {} : { additionalEventData: { keyMaterialId: materialId } }
 }

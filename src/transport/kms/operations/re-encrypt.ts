@@ -95,6 +95,7 @@ export function reEncrypt({ keys }: KmsParts): Operation<ReEncryptInput, Keys, K
           context: request.SourceEncryptionContext ?? {},
           operation: 'ReEncryptFrom',
           dryRun: false,
+          requester: scope,
         },
         scope.deadline,
       )
@@ -107,6 +108,7 @@ export function reEncrypt({ keys }: KmsParts): Operation<ReEncryptInput, Keys, K
             context: request.DestinationEncryptionContext ?? {},
             operation: 'ReEncryptTo',
             dryRun: request.DryRun === true,
+            requester: scope,
           },
           scope.deadline,
         )

@@ -63,6 +63,7 @@ function partsOf(resolved: Record<string, ResolvedKey>, overrides: Partial<KeySe
     aliasArn: (alias: { name: string }) => `arn:aws:kms:${region}:${account}:${alias.name}`,
     algorithmsOf: () => ['SYMMETRIC_DEFAULT'],
     condition: ({ key }: KeyEntry) => ({ state: key.state }),
+    storeOf: () => undefined,
     async resolve(reference: string) {
       const key = resolved[reference]
       if (key === undefined) throw new GatewayError('KeyNotFound', { text: `Key '${reference}' does not exist` })
@@ -229,9 +230,9 @@ describe('rules that need no key', () => {
     }
   })
 
-  it('does not find custom key stores and does not offer what it lacks', () => {
-    const store = { Origin: 'AWS_CLOUDHSM', CustomKeyStoreId: 'cks-1' }
-    expect(refusal('CreateKey', store)).toEqual({ __type: 'CustomKeyStoreNotFoundException' })
+  it('wants the members of custom key stores together, and does not offer what it lacks', () => {
+    const store = { Origin: 'EXTERNAL_KEY_STORE', CustomKeyStoreId: 'cks-1' }
+    expect(refusal('CreateKey', store)).toMatchObject({ __type: 'ValidationException' })
     expect(refusal('CreateKey', { KeySpec: 'SM2', KeyUsage: 'SIGN_VERIFY' })).toEqual({
       __type: 'UnsupportedOperationException',
     })
