@@ -402,6 +402,7 @@ export async function openGateway(
   }
 
   const xksAddress = config.listen.xks
+  // the endpoint is known to `doctor` as soon as the door listens
   if (xksAddress !== null) {
     const creation = { catalog, hsm, now, group }
     const proofKey = await openProofKey(creation)
@@ -421,6 +422,7 @@ export async function openGateway(
       pipeline,
       bindings,
       signer: createTlsSigner({ catalog, hsm, partition, now: gate.latest }),
+      relays,
       events: observer.offload,
       peerCredentials: addon.peerCredentials,
       inherited,

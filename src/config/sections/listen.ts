@@ -29,7 +29,8 @@ export interface RelayListener {
   readonly address: string
   /** 0 picks a free port. */
   readonly port: number
-  readonly tls: Required<TlsConfig>
+  /** Without `clientCaFile`: relays that this gateway approved. */
+  readonly tls: TlsConfig
 }
 
 export interface ListenConfig {
@@ -95,7 +96,19 @@ const relayListener: Schema = {
   properties: {
     address: { type: 'string', description: 'IP address or host name to bind.', minLength: 1, default: '127.0.0.1' },
     port: { type: 'integer', description: 'TCP port; 0 picks a free one.', minimum: 0, maximum: 65_535, default: 8602 },
-    tls: { ...tls, description: 'Certificates.', required: ['certificateFile', 'keyFile', 'clientCaFile'] },
+    tls: {
+      ...tls,
+      description: 'The gateway’s certificate for relays, and whose certificates relays must present.',
+      properties: {
+        ...tls.properties,
+        clientCaFile: {
+          type: 'string',
+          description: 'PEM file with the CAs of relays.',
+          filePath: true,
+          derivedDefault: 'the gateway’s own authority: relays that `hsmgate tls-relay approve` let in',
+        },
+      },
+    },
   },
   required: ['tls'],
   additionalProperties: false,

@@ -3,7 +3,7 @@
  * connections; each request becomes a call of the pipeline. One event loop; closing answers what is open.
  */
 import { randomBytes, randomUUID } from 'node:crypto'
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { type TlsBinding, type TlsBindings, tlsPrincipalArn } from '../../authenticate/tls-bindings.ts'
 import type { Principal } from '../../call.ts'
@@ -11,29 +11,27 @@ import { GatewayError } from '../../error.ts'
 import type { TlsSigner } from '../../keys/keys.ts'
 import type { Caller, Operation, Pipeline } from '../../pipeline.ts'
 import { createBindingLimits } from './binding-limits.ts'
-import {
-  type Answer,
-  type Asked,
-  type Connection,
-  type ConnectionLimits,
-  type ConnectionParts,
-  createConnection,
-} from './connection.ts'
+import type { Answer, Asked, ConnectionLimits, ConnectionParts } from './connection.ts'
+import { type ConnectionSetLimits, createConnectionSet } from './connection-set.ts'
 import { describeFailure } from './dialect.ts'
 import type { OffloadEvents as Events } from './events.ts'
-import { findLocalPeer, findRelayPeer, type Peer, type PeerCredentials, refusalOfPeer } from './peer.ts'
+import {
+  findLocalPeer,
+  findRelayPeer,
+  type Peer,
+  type PeerCredentials,
+  type RelayCheck,
+  refusalOfPeer,
+} from './peer.ts'
 import { createSignOperation } from './sign-operation.ts'
 
 export type OffloadEvents = Events
 
-export interface OffloadLimits extends ConnectionLimits {
-  readonly maxConnections: number
+export interface OffloadLimits extends ConnectionLimits, ConnectionSetLimits {
   /** Signatures of the whole door at one time, waiting ones included. */
   readonly maxPending: number
   /** Open requests of one relay, which speaks for many processes. */
   readonly maxRelayInFlight: number
-  /** How long closing waits for what is open. */
-  readonly drainTimeoutMs: number
 }
 
 export const defaultOffloadLimits: OffloadLimits = {
@@ -56,6 +54,8 @@ export interface OffloadDoorParts {
   readonly signer: TlsSigner
   readonly partition: string
   readonly peerCredentials: PeerCredentials
+  /** Asked at every call of a relay, beside what the token's binding says. */
+  readonly isRelayApproved: RelayCheck
   readonly events: OffloadEvents
   readonly limits?: Partial<OffloadLimits>
 }
@@ -77,8 +77,6 @@ export interface OffloadDoor extends AsyncDisposable {
   close(): Promise<void>
 }
 
-const sweepIntervalMs = 1000
-
 export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   const { pipeline, bindings, signer, partition, events } = parts
   const limits = { ...defaultOffloadLimits, ...parts.limits }
@@ -86,31 +84,14 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   const operation = createSignOperation({
     signer,
     limits: createBindingLimits(limits.maxPending),
+    isApproved: parts.isRelayApproved,
     maxInputBytes: limits.maxInputBytes,
     timeoutMs: limits.maxBudgetMs,
   }) as Operation as Operation<unknown, unknown, Buffer>
   const principals = new WeakMap<TlsBinding, Principal>()
-  const connections = new Set<Connection>()
-  const servers = new Set<Server>()
-  let sweeper: NodeJS.Timeout | undefined
-  let closing: Promise<void> | undefined
-  let emptied: (() => void) | undefined
-
-  const common = {
-    instanceId,
-    events,
-    sign,
-    knows,
-    closed(connection: Connection) {
-      connections.delete(connection)
-      if (connections.size > 0) return
-      clearInterval(sweeper)
-      sweeper = undefined
-      emptied?.()
-    },
-  }
-  const localParts: ConnectionParts = { ...common, limits }
-  const relayParts: ConnectionParts = { ...common, limits: { ...limits, maxInFlight: limits.maxRelayInFlight } }
+  const connections = createConnectionSet(limits, events)
+  const localParts: Omit<ConnectionParts, 'closed'> = { limits, instanceId, events, sign, knows }
+  const relayParts = { ...localParts, limits: { ...limits, maxInFlight: limits.maxRelayInFlight } }
 
   async function sign(asked: Asked): Promise<Answer> {
     const { token, source, receivedMs, budgetMs } = asked
@@ -155,68 +136,15 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
 
   function knows(token: Buffer, peer: Peer): boolean {
     const binding = bindings.find(token)
-    return binding !== undefined && refusalOfPeer(binding, peer) === undefined
-  }
-
-  function admit(socket: Socket, peer: Peer | undefined, kind: Peer['kind'], connectionParts: ConnectionParts): void {
-    if (peer === undefined || closing !== undefined || !makeRoom()) {
-      if (closing === undefined)
-        events.peerRefused(kind, peer === undefined ? 'nobody vouches for it' : 'too many connections')
-      socket.on('error', () => {})
-      socket.destroy()
-      return
-    }
-    events.connectionOpened(kind)
-    connections.add(createConnection(socket, peer, connectionParts))
-    sweeper ??= setInterval(sweep, sweepIntervalMs).unref()
-  }
-
-  /** When all places are taken, the one goes that came first, waits for nothing and never presented a token that is valid for it. */
-  function makeRoom(): boolean {
-    if (connections.size < limits.maxConnections) return true
-    for (const connection of connections) {
-      if (connection.isKnown || !connection.isIdle) continue
-      connections.delete(connection)
-      connection.destroy('crowded')
-      return true
-    }
-    return false
-  }
-
-  function sweep(): void {
-    const now = performance.now()
-    for (const connection of connections) connection.sweep(now)
-  }
-
-  async function open(server: Server, bind: (server: Server) => Promise<void>): Promise<Server> {
-    await bind(server)
-    servers.add(server)
-    return server
-  }
-
-  async function close(): Promise<void> {
-    const gone = [...servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())))
-    for (const connection of connections) connection.drain()
-    if (connections.size > 0) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(() => {
-          for (const connection of connections) connection.destroy('stopped')
-        }, limits.drainTimeoutMs)
-        emptied = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    }
-    await Promise.all(gone)
+    return binding !== undefined && refusalOfPeer(binding, peer, parts.isRelayApproved) === undefined
   }
 
   return {
     openLocal(bind) {
       const server = createServer((socket) => {
-        admit(socket, findLocalPeer(socket, parts.peerCredentials), 'local', localParts)
+        connections.admit(socket, findLocalPeer(socket, parts.peerCredentials), 'local', localParts)
       })
-      return open(server, bind)
+      return connections.open(server, bind)
     },
     openRelay(tls, bind) {
       const server = createTlsServer({
@@ -228,19 +156,16 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
         noDelay: true,
         keepAlive: true,
       })
-      server.on('secureConnection', (socket) => admit(socket, findRelayPeer(socket), 'relay', relayParts))
+      server.on('secureConnection', (socket) => connections.admit(socket, findRelayPeer(socket), 'relay', relayParts))
       server.on('tlsClientError', ({ message }) => events.peerRefused('relay', message))
-      return open(server, bind)
+      return connections.open(server, bind)
     },
     get connections() {
       return connections.size
     },
-    close() {
-      closing ??= close()
-      return closing
-    },
+    close: () => connections.close(),
     [Symbol.asyncDispose]() {
-      return this.close()
+      return connections.close()
     },
   }
 }

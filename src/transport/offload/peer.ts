@@ -16,9 +16,13 @@ export type Peer =
       readonly cipher: string
     }
 
+/** Whether a relay (lower-case hex SHA-256 of its SubjectPublicKeyInfo) is approved now; asked at every call. */
+export type RelayCheck = (spkiDigest: string) => boolean
+
 /** Why a binding refuses this peer, or undefined. What a relay reports of its own clients decides nothing. */
-export function refusalOfPeer(binding: TlsBinding, peer: Peer): string | undefined {
+export function refusalOfPeer(binding: TlsBinding, peer: Peer, isApproved: RelayCheck): string | undefined {
   if (peer.kind === 'relay') {
+    if (!isApproved(peer.spkiDigest)) return 'the relay is not approved, or not any more'
     return binding.relays.includes(peer.spkiDigest) ? undefined : 'the token is not bound to this relay'
   }
   if (binding.users === 'any' || binding.users.includes(peer.uid)) return undefined

@@ -13,7 +13,7 @@ import type { Operation, Prepared, Scope } from '../../pipeline.ts'
 import type { BindingLimits } from './binding-limits.ts'
 import { inputKinds, type Request, signatureAlgorithms } from './frames.ts'
 import { OffloadError } from './offload-error.ts'
-import { type Peer, refusalOfPeer } from './peer.ts'
+import { type Peer, type RelayCheck, refusalOfPeer } from './peer.ts'
 import { findPolicy } from './policies.ts'
 import { findSigningRow, type SigningRow } from './signing-algorithms.ts'
 
@@ -40,11 +40,13 @@ export type SignOperation = Operation<SignInput, SignResources, Buffer>
 export interface SignOperationParts {
   readonly signer: TlsSigner
   readonly limits: BindingLimits
+  readonly isApproved: RelayCheck
   readonly maxInputBytes: number
   readonly timeoutMs: number
 }
 
-export function createSignOperation({ signer, limits, maxInputBytes, timeoutMs }: SignOperationParts): SignOperation {
+export function createSignOperation(parts: SignOperationParts): SignOperation {
+  const { signer, limits, isApproved, maxInputBytes, timeoutMs } = parts
   return {
     name: 'Sign',
     readOnly: true,
@@ -53,7 +55,7 @@ export function createSignOperation({ signer, limits, maxInputBytes, timeoutMs }
     parse: (raw) => raw as SignInput,
 
     async prepare({ request, binding, peer }, scope): Promise<Prepared<SignResources>> {
-      const refusal = refusalOfPeer(binding, peer)
+      const refusal = refusalOfPeer(binding, peer, isApproved)
       if (refusal !== undefined) throw new OffloadError('PeerRefused', refusal)
       if (!request.keyId.equals(binding.spkiDigest)) throw mismatch()
       const row = requireRow(request, maxInputBytes)

@@ -81,6 +81,7 @@ async function openDoor(limits: Partial<OffloadLimits> = {}): Promise<OpenDoor> 
       },
       partition: 'aws',
       peerCredentials: loadAddon().peerCredentials,
+      isRelayApproved: () => false,
       events: {
         connectionOpened: (kind) => log.push(`opened ${kind}`),
         connectionClosed: (_kind, reason) => log.push(`closed ${reason}`),
