@@ -283,6 +283,8 @@ export interface NewReplica {
 export interface RelatedRevision {
   /** By Region. */
   readonly keys?: Readonly<Record<string, KeyChanges>>
+  /** By Region: for keys that have materials of their own. */
+  readonly revisions?: Readonly<Record<string, KeyRevision>>
   /** Replaces what they hold in common, but for the list of Regions, which follows from the rest. */
   readonly related?: Omit<RelatedRegions, 'regions'>
   readonly add?: NewReplica

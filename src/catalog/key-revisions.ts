@@ -88,7 +88,8 @@ export function openKeyRevisions(ports: Ports) {
   } satisfies Partial<Catalog>
 }
 
-function applyRevision(name: KeyName, rows: KeyRows, wanted: KeyRevision, revision: number): KeyRows {
+/** The rows of a key as `wanted` makes them. */
+export function applyRevision(name: KeyName, rows: KeyRows, wanted: KeyRevision, revision: number): KeyRows {
   const { key = {}, materials = {}, add, remove } = wanted
   const kept = rows.materials.filter((row) => row.number !== remove)
   const changed = kept.map((row) => {

@@ -3,6 +3,7 @@ import { GatewayError } from '../error.ts'
 import type { Catalog, KeyEntry, KeyName, NewReplica, RelatedRegions, RelatedRevision } from './catalog.ts'
 import { followPrimary, joinDrafts, loadRelatedRows } from './key-changes.ts'
 import { draftKeyRemoval } from './key-removal.ts'
+import { applyRevision } from './key-revisions.ts'
 import { changeKeyRow, type KeyRows, noSeal, toEntry, toPolicyRow, toTagRows } from './key-rows.ts'
 import { draftKeyChange, findKeyEntry, keyNotFound, loadKeyRows, verifyKeyRows } from './key-store.ts'
 import { setTimer } from './key-timer.ts'
@@ -41,8 +42,14 @@ export function openRelatedKeys(ports: Ports) {
         drafts.push({ ...(await draftKeyRemoval(ports, rows)), result: undefined })
         continue
       }
-      const key = withRelated(changeKeyRow(rows.key, wanted.keys?.[region] ?? {}), related)
-      drafts.push(await draftKeyChange(ports, { ...name, region }, rows, { ...rows, key }, revision))
+      const revised = wanted.revisions?.[region]
+      const next = revised === undefined ? rows : applyRevision({ ...name, region }, rows, revised, revision)
+      const key = withRelated(changeKeyRow(next.key, wanted.keys?.[region] ?? {}), related)
+      drafts.push(await draftKeyChange(ports, { ...name, region }, rows, { ...next, key }, revision))
+      if (revised?.dueAt !== undefined) {
+        const look = setTimer(db, { ...name, region }, revised.dueAt, revision)
+        drafts.push({ statements: [look], changes: [], result: undefined })
+      }
     }
     if (add) {
       const primary = before.find(({ key }) => key.region === related.primary)

@@ -183,7 +183,7 @@ function imported(
 ): LifeChange {
   const life = lifeOf(entry)
   const { becoming: _, begunAt: __, ...arrived } = lifeOfMaterial(entry, material)
-  const state = enabledAfter(entry, replaces)
+  const state = role === 'Current' || entry.key.currentMaterial !== 0 ? enabledAfter(entry, replaces) : undefined
   if (replaces !== undefined) {
     const before = life.materials?.[replaces] ?? {}
     const without = withMaterialLife(life.materials, material.number, undefined)

@@ -12,7 +12,7 @@ import { lifeOf, lifeOfMaterial, nextLookAt, type Report, toRevision } from './k
 import type { KeyTurns } from './key-turns.ts'
 import type { DestructionGate, DueEvents } from './keys.ts'
 import { finishRemovals, removeMaterial } from './remove-material.ts'
-import { followsPrimary, hasFollowers } from './replica.ts'
+import { followsPrimary, hasReplicas } from './replica.ts'
 import { rotateAutomatically } from './rotation.ts'
 import { settleAddedMaterial } from './settlement.ts'
 
@@ -107,7 +107,7 @@ async function report({ catalog, events }: DueKeysParts, entry: KeyEntry): Promi
   for (const each of reports) {
     await events.happened(entry, each.event, detailsOf(entry, each))
     // The replicas have the new material since the same write.
-    if (each.event === 'RotateKey' && hasFollowers(entry)) {
+    if (each.event === 'RotateKey' && hasReplicas(entry)) {
       await events.happened(entry, 'SynchronizeMultiRegionKey', { keyId: entry.key.keyId })
     }
   }

@@ -80,7 +80,7 @@ export function createImport(parts: ImportParts): KeyImport {
       const unwrapping = hsmKeyOf(wrapping, currentMaterial(wrapping))
       const { algorithm } = token
       const arrived = await preview(parts, entry, unwrapping, algorithm, request.encrypted, deadline)
-      await requirePrimaryMaterial(parts, entry, arrived.materialId)
+      const shared = await findSharedRole(parts, entry, arrived.materialId)
       const imported = {
         expiresAt: request.expiresAt,
         ...(request.description === undefined ? {} : { description: request.description }),
@@ -89,11 +89,11 @@ export function createImport(parts: ImportParts): KeyImport {
 
       return turns(entry.key, async () => {
         const found = await finishRemovals(parts, (await catalog.findKey(entry.key)) ?? entry, deadline)
-        const plan = planImport(found, arrived.materialId, request, arnOf(found))
+        const plan = planImport(found, arrived.materialId, request, arnOf(found), shared)
         if (plan.kind === 'refresh') {
           await catalog.reviseKey(entry.key, (latest) => {
             requireExternal(latest, pendingDeletion)
-            planImport(latest, arrived.materialId, request, arnOf(latest))
+            planImport(latest, arrived.materialId, request, arnOf(latest), shared)
             const life = lifeOf(latest)
             const before = life.materials?.[plan.number] ?? {}
             const next = { ...before, imported: { ...before.imported, ...imported } }
@@ -114,7 +114,7 @@ export function createImport(parts: ImportParts): KeyImport {
           if (latest.materials.some(({ state }) => state === 'Creating')) {
             throw new GatewayError('KeyUnavailable', undefined, { detail: 'another import of this key is unfinished' })
           }
-          planImport(latest, arrived.materialId, request, arnOf(latest))
+          planImport(latest, arrived.materialId, request, arnOf(latest), shared)
         }
         await addMaterial(
           parts,
@@ -246,21 +246,38 @@ async function preview(
   }
 }
 
-/** Related keys decrypt for one another, so a replica takes what its primary has and nothing else. @throws GatewayError `KeyMaterialIncorrect` */
-async function requirePrimaryMaterial({ catalog }: ImportParts, entry: KeyEntry, materialId: Buffer): Promise<void> {
+type MaterialRole = 'Current' | 'NonCurrent' | 'Pending'
+
+/**
+ * Related keys decrypt for one another, so a replica takes what its primary has and nothing else, and for the same. Undefined: the key is no
+ * replica. @throws GatewayError `KeyMaterialIncorrect`
+ */
+async function findSharedRole(
+  { catalog }: ImportParts,
+  entry: KeyEntry,
+  materialId: Buffer,
+): Promise<MaterialRole | undefined> {
   const { related } = entry.key
-  if (related === undefined || !isReplica(entry)) return
+  if (related === undefined || !isReplica(entry)) return undefined
   const primary = await catalog.findKey({ ...entry.key, region: related.primary })
-  const isKnown = primary?.materials.some((row) => row.state !== 'Creating' && row.materialId.equals(materialId))
-  if (isKnown !== true) throw new GatewayError('KeyMaterialIncorrect')
+  const row = primary?.materials.find(({ state, materialId: id }) => state !== 'Creating' && id.equals(materialId))
+  if (primary === undefined || row === undefined) throw new GatewayError('KeyMaterialIncorrect')
+  if (row.state === 'Pending') return 'Pending'
+  return row.number === primary.key.currentMaterial ? 'Current' : 'NonCurrent'
 }
 
 type ImportPlan =
-  | { readonly kind: 'add'; readonly role: 'Current' | 'NonCurrent' | 'Pending'; readonly replaces?: number }
+  | { readonly kind: 'add'; readonly role: MaterialRole; readonly replaces?: number }
   | { readonly kind: 'refresh'; readonly number: number }
 
 /** Where a material goes in this key. @throws GatewayError `KeyMaterialIncorrect`, `KeyStateInvalid` */
-function planImport(entry: KeyEntry, materialId: Buffer, request: ImportRequest, arn: string): ImportPlan {
+function planImport(
+  entry: KeyEntry,
+  materialId: Buffer,
+  request: ImportRequest,
+  arn: string,
+  shared: MaterialRole | undefined,
+): ImportPlan {
   const permanent = permanentMaterials(entry)
   const pending = pendingMaterial(entry)
   const importType =
@@ -269,6 +286,17 @@ function planImport(entry: KeyEntry, materialId: Buffer, request: ImportRequest,
   const known = [...permanent, ...(pending === undefined ? [] : [pending])].find((row) =>
     row.materialId.equals(materialId),
   )
+  const refusePending = (): void => {
+    if (pending === undefined) return
+    const ids = [materialId, pending.materialId].map((id) => id.toString('hex'))
+    const text = `New key material (id: ${ids[0]}) cannot be imported into KMS key ${arn}, because another key material (id: ${ids[1]}) is pending rotation.`
+    throw new GatewayError('KeyStateInvalid', { text })
+  }
+  // what a replica does not have yet exists in its primary, whichever way the request calls it
+  if (known === undefined && shared !== undefined) {
+    if (shared === 'Pending') refusePending()
+    return { kind: 'add', role: shared }
+  }
   if (importType === 'EXISTING_KEY_MATERIAL') {
     if (known === undefined || (request.materialId ?? materialId.toString('hex')) !== materialId.toString('hex')) {
       throw new GatewayError('KeyMaterialIncorrect')
@@ -281,10 +309,6 @@ function planImport(entry: KeyEntry, materialId: Buffer, request: ImportRequest,
   // It belongs to the key already; nothing about it is new.
   if (known !== undefined) throw new GatewayError('KeyMaterialIncorrect')
   if (permanent.length === 0) return { kind: 'add', role: 'Current' }
-  if (pending !== undefined) {
-    const ids = [materialId, pending.materialId].map((id) => id.toString('hex'))
-    const text = `New key material (id: ${ids[0]}) cannot be imported into KMS key ${arn}, because another key material (id: ${ids[1]}) is pending rotation.`
-    throw new GatewayError('KeyStateInvalid', { text })
-  }
+  refusePending()
   return { kind: 'add', role: 'Pending' }
 }

@@ -199,7 +199,7 @@ export interface MaterialDescription {
   readonly number: number
   /** 64 hex. */
   readonly materialId: string
-  readonly state: 'CURRENT' | 'NON_CURRENT' | 'PENDING_ROTATION'
+  readonly state: 'CURRENT' | 'NON_CURRENT' | 'PENDING_ROTATION' | 'PENDING_MULTI_REGION_IMPORT_AND_ROTATION'
   /** The rotation that made it current, at epoch milliseconds; absent for the first material and for one that waits. */
   readonly rotation?: { readonly type: 'AUTOMATIC' | 'ON_DEMAND'; readonly at: number }
   /** Of imported material only. */
@@ -222,7 +222,7 @@ export interface KeyRotation {
   /** @throws `Conflict`, `LimitExceeded`, `KeyDisabled`, `KeyStateInvalid`, `Unsupported`. */
   rotateOnDemand(entry: KeyEntry, deadline: Deadline): Promise<void>
   /** Oldest first. @throws `Unsupported` for keys that don't rotate. */
-  listMaterials(entry: KeyEntry): readonly MaterialDescription[]
+  listMaterials(entry: KeyEntry): Promise<readonly MaterialDescription[]>
   /** A key became enabled: what was overdue meanwhile happens now. */
   resumeRotation(name: KeyName): Promise<void>
 }

@@ -12,10 +12,15 @@ export function followsPrimary(entry: KeyEntry): boolean {
   return isReplica(entry) && entry.key.origin !== 'EXTERNAL'
 }
 
-/** Whether other keys follow this one. */
-export function hasFollowers(entry: KeyEntry): boolean {
-  const { related, origin } = entry.key
-  return related !== undefined && related.regions.length > 1 && !isReplica(entry) && origin !== 'EXTERNAL'
+/** Whether other keys rotate with this one. */
+export function hasReplicas(entry: KeyEntry): boolean {
+  const { related } = entry.key
+  return related !== undefined && related.regions.length > 1 && !isReplica(entry)
+}
+
+/** @throws GatewayError `Unsupported` for replicas, whatever they follow. */
+export function refuseReplica(partition: string, entry: KeyEntry): void {
+  if (isReplica(entry)) throw notPrimary(partition, entry)
 }
 
 /** @throws GatewayError `Unsupported` for replicas and keys of a single Region. */

@@ -3,7 +3,7 @@
  * adds: the old material decrypts for ever. The schedule and everything that happened stand in the key's row.
  */
 import { type Deadline, deadlineIn } from '../call.ts'
-import type { KeyEntry, KeyState, MaterialRecord } from '../catalog/catalog.ts'
+import type { Catalog, KeyEntry, KeyState, MaterialRecord } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import { addMaterial, makeCurrent } from './added-material.ts'
 import type { CreationParts } from './create-key.ts'
@@ -20,7 +20,7 @@ import {
 import { refuseStates } from './key-state.ts'
 import type { KeyTurns } from './key-turns.ts'
 import type { KeyRotation, MaterialDescription } from './keys.ts'
-import { followsPrimary, refuseFollower } from './replica.ts'
+import { followsPrimary, hasReplicas, isReplica, refuseFollower, refuseReplica } from './replica.ts'
 import { isInStore } from './store-place.ts'
 
 const dayMs = 24 * 60 * 60 * 1000
@@ -58,6 +58,11 @@ export function createRotation(parts: RotationParts): KeyRotation {
     throw new GatewayError('Unsupported', { text })
   }
 
+  function nothingPending(entry: KeyEntry): GatewayError {
+    const text = `No available key material pending rotation for the key: ${arnOf(entry)}.`
+    return new GatewayError('KeyStateInvalid', { text })
+  }
+
   function requireSymmetric(entry: KeyEntry): void {
     if (entry.key.spec !== 'SYMMETRIC_DEFAULT') throw new GatewayError('Unsupported', {})
   }
@@ -67,7 +72,7 @@ export function createRotation(parts: RotationParts): KeyRotation {
     refuse(entry, ['Disabled', 'PendingDeletion', 'PendingReplicaDeletion', 'PendingImport', 'Creating', 'Updating'])
     requireSymmetric(entry)
     if (entry.key.origin !== 'AWS_KMS' && entry.key.origin !== 'EXTERNAL') refuseOrigin(entry)
-    refuseFollower(partition, entry)
+    refuseReplica(partition, entry)
     const { rotation, onDemandRotations = 0 } = lifeOf(entry)
     const isUnderWay = entry.materials.some(({ state }) => state === 'Creating')
     if (isUnderWay || (rotation !== undefined && rotation.nextAt - now() <= quietMs)) {
@@ -78,11 +83,7 @@ export function createRotation(parts: RotationParts): KeyRotation {
       const text = `The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be performed for this key: ${arn}`
       throw new GatewayError('LimitExceeded', { text })
     }
-    if (entry.key.origin === 'EXTERNAL' && pendingMaterial(entry) === undefined) {
-      throw new GatewayError('KeyStateInvalid', {
-        text: `No available key material pending rotation for the key: ${arn}.`,
-      })
-    }
+    if (entry.key.origin === 'EXTERNAL' && pendingMaterial(entry) === undefined) throw nothingPending(entry)
   }
 
   return {
@@ -119,18 +120,24 @@ export function createRotation(parts: RotationParts): KeyRotation {
     async rotateOnDemand(entry, deadline) {
       requireOnDemand(entry)
       await turns(entry.key, async () => {
-        if (entry.key.origin === 'EXTERNAL') await rotateToPending(parts, entry, requireOnDemand)
+        if (entry.key.origin === 'EXTERNAL') await rotateToPending(parts, entry, requireOnDemand, nothingPending)
         else await rotateToNew(parts, entry, 'ON_DEMAND', requireOnDemand, deadline)
       })
       wake()
     },
 
-    listMaterials(entry) {
+    async listMaterials(entry) {
       requireSymmetric(entry)
       if (entry.key.origin !== 'AWS_KMS' && entry.key.origin !== 'EXTERNAL') refuseOrigin(entry)
       const pending = pendingMaterial(entry)
       const listed = [...permanentMaterials(entry), ...(pending === undefined ? [] : [pending])]
-      return listed.map((material) => describe(entry, material))
+      const isAwaited = pending !== undefined && (await lackingReplicas(catalog, entry, pending)).length > 0
+      return listed.map((material) => {
+        const described = describe(entry, material)
+        return isAwaited && material === pending
+          ? { ...described, state: 'PENDING_MULTI_REGION_IMPORT_AND_ROTATION' as const }
+          : described
+      })
     },
 
     async resumeRotation(name) {
@@ -171,13 +178,50 @@ async function rotateToNew(
   await addMaterial(parts, entry, { review, becoming, make }, deadline)
 }
 
-/** Imported material that waits becomes the current one: nothing new is made. */
+/** Replicas to which the material that waits in their primary was not imported yet. */
+async function lackingReplicas(
+  catalog: Pick<Catalog, 'findRelatedKeys'>,
+  entry: KeyEntry,
+  pending: MaterialRecord,
+): Promise<readonly KeyEntry[]> {
+  if (!hasOwnReplicas(entry)) return []
+  const related = await catalog.findRelatedKeys(entry.key)
+  return related.filter((other) => isReplica(other) && !pendingMaterial(other)?.materialId.equals(pending.materialId))
+}
+
+/** Whether the key is a primary one whose replicas have imported materials of their own. */
+function hasOwnReplicas(entry: KeyEntry): boolean {
+  return entry.key.origin === 'EXTERNAL' && hasReplicas(entry)
+}
+
+/**
+ * Imported material that waits becomes the current one: nothing new is made. Where there are replicas it waits in all of them, and becomes
+ * the current one of all in the same write: no Region encrypts with what another one could still lose.
+ */
 async function rotateToPending(
   { catalog, now }: CreationParts,
   entry: KeyEntry,
   review: (entry: KeyEntry) => void,
+  nothingPending: (entry: KeyEntry) => GatewayError,
 ): Promise<void> {
   const at = now()
+  if (hasOwnReplicas(entry)) {
+    await catalog.changeRelatedKeys(entry.key, (entries) => {
+      const primary = entries.find(({ key }) => key.region === entry.key.region) as KeyEntry
+      review(primary)
+      const { materialId } = pendingMaterial(primary) as MaterialRecord
+      const revisions = entries.map((each) => {
+        const pending = pendingMaterial(each)
+        if (pending === undefined || !pending.materialId.equals(materialId)) throw nothingPending(primary)
+        const change = makeCurrent(each, pending.number, materialId.toString('hex'), 'ON_DEMAND', at)
+        // one rotation, and one service event of it: the primary's
+        const life = each === primary ? change.life : { ...change.life, reports: lifeOf(each).reports ?? [] }
+        return [each.key.region, toRevision(each, { ...change, life })] as const
+      })
+      return { revisions: Object.fromEntries(revisions) }
+    })
+    return
+  }
   await catalog.reviseKey(entry.key, (found) => {
     review(found)
     const pending = pendingMaterial(found) as MaterialRecord

@@ -21,7 +21,7 @@ export function listKeyRotations({ keys }: KmsParts) {
     find: findByBareKeyId(keys),
     async perform(request, { entry }) {
       const list = `ListKeyRotations/${entry.key.keyId}/${request.IncludeKeyMaterial}`
-      const materials = keys.listMaterials(entry)
+      const materials = await keys.listMaterials(entry)
       const isAll = request.IncludeKeyMaterial === 'ALL_KEY_MATERIAL'
       const listed = isAll ? materials : materials.filter(({ rotation }) => rotation !== undefined)
       const after = Number(decodeMarker(list, request.Marker) ?? 0)
