@@ -69,8 +69,15 @@ export interface OpensslConfig {
   readonly findings: readonly Finding[]
   /** Path of the provider. */
   readonly module?: string
-  /** First path of a socket that the provider is given. */
-  readonly socket?: string
+  /** Where the provider looks for a gateway, in its order. */
+  readonly endpoints: readonly Endpoint[]
+}
+
+export interface Endpoint {
+  /** What references may name it by. */
+  readonly name?: string
+  /** A path, or `@name` in the abstract namespace (unix(7)). */
+  readonly socket: string
 }
 
 export async function examineConfig(
@@ -83,17 +90,25 @@ export async function examineConfig(
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     const remedy = 'put deploy/openssl/openssl.cnf there, readable for all'
-    return { findings: [bad(file, `cannot be read (${code}), so OpenSSL starts without the provider`, remedy)] }
+    return {
+      findings: [bad(file, `cannot be read (${code}), so OpenSSL starts without the provider`, remedy)],
+      endpoints: [],
+    }
   }
-  const readValue = (name: string) => new RegExp(`^\\s*${name}\\s*=\\s*(\\S+)`, 'm').exec(text)?.[1]
   const module = /^\s*module\s*=\s*(\S*hsmgate\.so)\s*$/m.exec(text)?.[1]
-  const [first = ''] = (readValue('hsmgate-endpoints') ?? '').split(',')
-  const socket = first.slice(first.indexOf('=') + 1)
+  const [, endpoints = ''] = /^\s*hsmgate-endpoints\s*=\s*(.*)$/m.exec(text) ?? []
   return {
     findings: await examineProviders(file, environment),
     ...(module === undefined ? {} : { module }),
-    ...(socket.startsWith('/') ? { socket } : {}),
+    endpoints: endpoints.split(/\s+/).flatMap(parseEndpoint),
   }
+}
+
+/** `name=path`, or a path alone. */
+function parseEndpoint(entry: string): readonly Endpoint[] {
+  const [, name, socket = ''] = /^(?:([^/@=]+)=)?(.*)$/.exec(entry) ?? []
+  if (!/^[/@]/.test(socket)) return []
+  return [{ ...(name === undefined ? {} : { name }), socket }]
 }
 
 /** What OpenSSL itself makes of the file. */

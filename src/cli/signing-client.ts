@@ -29,13 +29,13 @@ export type SignatureAnswer =
   | { readonly signature: Buffer; readonly gatewayMicros: number }
   | { readonly error: { readonly code: number; readonly text: string } }
 
-/** @throws Error with a `code` of the system when nobody answers; FrameError when what answers is no gateway. */
+/** `socketPath`: a path, or `@name` in the abstract namespace. @throws Error with a `code` of the system when nobody answers; FrameError when what answers is no gateway. */
 export async function askForSignature(
   socketPath: string,
   question: SignatureQuestion,
   timeoutMs: number,
 ): Promise<SignatureAnswer> {
-  const socket = createConnection(socketPath)
+  const socket = createConnection(socketPath.replace(/^@/, '\0'))
   const { promise, resolve, reject } = Promise.withResolvers<SignatureAnswer>()
   const timer = setTimeout(() => reject(systemError('ETIMEDOUT', 'no answer in time')), timeoutMs)
   try {

@@ -33,24 +33,37 @@ export async function identitiesOf(pid: number): Promise<readonly Identity[]> {
   return [...found.values()]
 }
 
-export async function examineSocket(file: string, identities: readonly Identity[]): Promise<readonly Finding[]> {
+export async function examineSocket(
+  file: string,
+  identities: readonly Identity[],
+): Promise<{ readonly findings: readonly Finding[]; readonly isThere: boolean }> {
+  // an abstract socket has no rights: its gateway goes by uid and token alone
+  if (file.startsWith('@')) {
+    return { findings: [notTried(file, 'is an abstract socket, to which anybody may connect')], isThere: true }
+  }
+  const missing = (finding: Finding) => ({ findings: [finding], isThere: false })
   const found = await stat(file).catch((cause: NodeJS.ErrnoException) => cause)
   if (found instanceof Error) {
-    if (found.code === 'EACCES') return [bad(file, 'is in a folder that you may not enter', 'run this as root')]
-    return [bad(file, 'is missing', startRemedy)]
+    const isClosed = found.code === 'EACCES'
+    return missing(
+      isClosed
+        ? bad(file, 'is in a folder that you may not enter', 'run this as root')
+        : bad(file, 'is missing', startRemedy),
+    )
   }
-  if (!found.isSocket()) return [bad(file, 'is no socket', startRemedy)]
+  if (!found.isSocket()) return missing(bad(file, 'is no socket', startRemedy))
   const findings: Finding[] = [good(file, `is a socket, mode ${(found.mode & 0o777).toString(8).padStart(4, '0')}`)]
   for (const identity of identities) {
     const closed = await firstClosed(file, identity)
-    if (closed === undefined) findings.push(good(file, `${identity.name} may connect`))
-    else {
-      const remedy =
-        'put that user into the group of the socket (listen.offload.group), or see to the rights of its folder'
-      findings.push(bad(file, `${identity.name} may not connect: ${closed} is closed to it`, remedy))
-    }
+    const remedy =
+      'put that user into the group of the socket (listen.offload.group), or see to the rights of its folder'
+    findings.push(
+      closed === undefined
+        ? good(file, `${identity.name} may connect`)
+        : bad(file, `${identity.name} may not connect: ${closed} is closed to it`, remedy),
+    )
   }
-  return findings
+  return { findings, isThere: true }
 }
 
 /** The folder or socket on the way that the identity may not pass (unix(7): connecting takes the right to write). */

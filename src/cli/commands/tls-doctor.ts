@@ -11,7 +11,7 @@ import { keyIdOf } from '../../tls-reference.ts'
 import { addAction } from '../action.ts'
 import { loadEffectiveConfig } from '../effective-config.ts'
 import { findUser } from '../machine-users.ts'
-import { examineConfig, examineProcess, examineProvider } from '../openssl-setup.ts'
+import { type Endpoint, examineConfig, examineProcess, examineProvider } from '../openssl-setup.ts'
 import { examineSocket, type Identity, identitiesOf, proveSignature } from '../signing-socket.ts'
 import { type CommonOptions, show, type Terminal } from '../terminal.ts'
 import { readSmallFile } from '../tls-files.ts'
@@ -57,42 +57,57 @@ export function addTlsDoctor(tls: Command, terminal: Terminal): void {
 }
 
 async function examine(options: DoctorOptions & CommonOptions, terminal: Terminal): Promise<readonly Finding[]> {
-  const findings: Finding[] = []
-  const environment = Object.fromEntries(
-    Object.entries(terminal.environment).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
-  )
+  const environment = environmentOf(terminal)
   const pid = options.pid === undefined ? undefined : parsePid(options.pid)
   const running = pid === undefined ? undefined : await examineProcess(pid)
-  findings.push(...(running?.findings ?? []))
-
   const configFile = options.opensslConf ?? running?.configFile ?? environment.OPENSSL_CONF
   const config = configFile === undefined ? undefined : await examineConfig(configFile, environment)
-  if (config !== undefined) findings.push(...config.findings)
-  else findings.push(notTried('openssl.cnf', 'no OpenSSL configuration was named; --openssl-conf or --pid does'))
-
+  const unnamed = notTried('openssl.cnf', 'no OpenSSL configuration was named; --openssl-conf or --pid does')
   const provider =
     options.provider ?? config?.module ?? (existsSync(installedProvider) ? installedProvider : builtProvider)
-  findings.push(...(await examineProvider(provider, environment)))
-
+  const reference = options.reference === undefined ? undefined : await loadReference(options.reference)
+  const endpoint = chooseEndpoint(config?.endpoints, reference?.endpoint)
   const user =
     options.user === undefined ? undefined : { name: `user ${options.user}`, ...(await findUser(options.user)) }
   const identities = user !== undefined ? [user] : pid === undefined ? [] : await identitiesOf(pid)
-  const socket = options.socket ?? config?.socket ?? configuredSocket(options, terminal)
-  const socketFindings = await examineSocket(socket, identities)
-  findings.push(...socketFindings)
-
-  if (options.reference === undefined) {
-    findings.push(notTried('reference', 'no key reference was named (--reference), so nothing was signed'))
-    return findings
+  const path = options.socket ?? endpoint.socket ?? configuredSocket(options, terminal)
+  const socket = await examineSocket(path, identities)
+  const findings = [
+    ...(running?.findings ?? []),
+    ...(config?.findings ?? [unnamed]),
+    ...(await examineProvider(provider, environment)),
+    ...endpoint.findings,
+    ...socket.findings,
+  ]
+  if (options.reference === undefined || reference === undefined) {
+    return [...findings, notTried('reference', 'no key reference was named (--reference), so nothing was signed')]
   }
-  const reference = await loadReference(options.reference)
   findings.push(good(options.reference, `is a key reference, key id ${keyIdOf(reference.publicKey).toString('hex')}`))
   if (options.cert !== undefined) findings.push(await compareCertificate(options.cert, reference.publicKey))
-  if (problemsOf(socketFindings).some(({ cause }) => cause.startsWith('is '))) return findings
-  const identity = becomeUser(user) ?? `uid ${process.geteuid?.() ?? 0}`
-  findings.push(await proveSignature(socket, reference, identity))
+  if (socket.isThere) {
+    const identity = becomeUser(user) ?? `uid ${process.geteuid?.() ?? 0}`
+    findings.push(await proveSignature(path, reference, identity))
+  }
   reference.token?.fill(0)
   return findings
+}
+
+/** For OpenSSL, which is run as the server would run it. */
+function environmentOf({ environment }: Terminal): Readonly<Record<string, string>> {
+  const set = Object.entries(environment).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]))
+  return { PATH: '/usr/bin:/bin', ...Object.fromEntries(set) }
+}
+
+/** The endpoint that a reference names, else the provider's first one. */
+function chooseEndpoint(
+  endpoints: readonly Endpoint[] = [],
+  wanted: string | undefined,
+): { readonly socket?: string; readonly findings: readonly Finding[] } {
+  const found = wanted === undefined ? endpoints[0] : endpoints.find(({ name }) => name === wanted)
+  if (found !== undefined) return { socket: found.socket, findings: [] }
+  if (wanted === undefined || endpoints.length === 0) return { findings: [] }
+  const remedy = `add ${wanted}=<path> to hsmgate-endpoints of the OpenSSL configuration`
+  return { findings: [bad('reference', `names the endpoint ${wanted}, which the provider does not know`, remedy)] }
 }
 
 async function compareCertificate(file: string, publicKey: Buffer): Promise<Finding> {
@@ -112,7 +127,7 @@ async function compareCertificate(file: string, publicKey: Buffer): Promise<Find
 /** The configuration of the gateway need not be on this host. */
 function configuredSocket(options: CommonOptions, terminal: Terminal): string {
   try {
-    return path.join(loadEffectiveConfig(options, terminal).runDirectory, 'sign.sock')
+    return loadEffectiveConfig(options, terminal).listen.offload?.socket ?? defaultSocket
   } catch (failure) {
     if (options.config !== undefined) throw failure
     return defaultSocket
