@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
-import { formatTable, show, type Terminal } from '../terminal.ts'
+import { formatTable, formatTime, show, type Terminal } from '../terminal.ts'
 
 interface KeyOptions {
   readonly store: string
@@ -54,6 +54,8 @@ export function addXksKey(xks: Command, terminal: Terminal): void {
     show(terminal, options, {}, () => `${store} ${id}: removed\n`)
   })
 
+  addKeyLife(key, terminal)
+
   const list = withStore(key.command('list').description('list the keys of a store'))
   addAction<KeyOptions, []>(list, async (options) => {
     const { store } = options
@@ -70,6 +72,46 @@ export function addXksKey(xks: Command, terminal: Terminal): void {
       ),
     )
   })
+}
+
+interface LifeOptions {
+  readonly key: string
+  readonly days?: string
+  readonly account?: string
+  readonly region?: string
+}
+
+interface KeyState {
+  readonly arn: string
+  readonly state: string
+  readonly deletionAt: number | null
+}
+
+function addKeyLife(key: Command, terminal: Terminal): void {
+  const verbs = {
+    enable: 'let a disabled key be used again',
+    disable: 'refuse all use of a key, in every store',
+    'schedule-deletion': 'destroy a key after a waiting period; what it encrypted is lost then',
+    'cancel-deletion': 'keep a key that waits for its deletion; it is disabled then',
+  } as const
+  for (const [verb, description] of Object.entries(verbs)) {
+    const command = key
+      .command(verb)
+      .description(description)
+      .requiredOption('--key <key>', 'key id, ARN or alias')
+      .option('--account <id>', 'account (default: the first one configured)')
+      .option('--region <name>', 'Region (default: the first one configured)')
+    if (verb === 'schedule-deletion') command.option('--days <number>', 'waiting period, 7 to 30', '30')
+    addAction<LifeOptions, []>(command, async (options) => {
+      const { key: reference, account, region } = options
+      const days = options.days === undefined ? undefined : Number(options.days)
+      const question = { key: reference, account, region, days }
+      const answer = await askGateway<KeyState>(options, terminal, 'xks-key', verb, question)
+      show(terminal, options, answer, ({ arn, state, deletionAt }) => {
+        return `${arn}: ${state}${deletionAt === null ? '' : `, to be destroyed ${formatTime(deletionAt)}`}\n`
+      })
+    })
+  }
 }
 
 function withStore(command: Command): Command {

@@ -1,6 +1,7 @@
 /** Commands about external key stores: stores with their credentials, keys of stores, the kill switch, rehearsed faults. */
 import { defaultKeyPolicy } from '../../authorize/authorize.ts'
 import { deadlineIn } from '../../call.ts'
+import type { KeyEntry } from '../../catalog/catalog.ts'
 import { GatewayError } from '../../error.ts'
 import type { KeyService } from '../../keys/keys.ts'
 import type { Diagnosis, StoreAdministration, XksFaults } from '../xks/xks.ts'
@@ -23,6 +24,9 @@ interface Parts {
 }
 
 const timeoutMs = 60_000
+/** As for keys of the KMS API (ScheduleKeyDeletion). */
+const deletionDaysMin = 7
+const deletionDaysMax = 30
 const store = { store: 'string' } as const
 const place = { account: 'string', region: 'string' } as const
 const credential = { accessKeyId: 'string', secretAccessKey: 'string' } as const
@@ -36,6 +40,24 @@ export function createXksCommands(parts: Parts): readonly OperatorCommand[] {
     region: String(input.region ?? defaultRegion),
   })
   const nameOf = (input: Input) => String(input.store)
+
+  /** A key of purpose xks by id, ARN or alias: the KMS door, which manages the others, does not know it. */
+  const findKey = async (input: Input): Promise<KeyEntry> => {
+    const locale = localeOf(input)
+    const reference = String(input.key)
+    // an ARN says itself where its key lives
+    const region = /^arn:[^:]+:kms:([^:]+):/.exec(reference)?.[1] ?? locale.region
+    const { entry } = await keys.resolve(reference, 'key-or-alias', { ...locale, region })
+    if (entry?.key.purpose === 'xks') return entry
+    throw new GatewayError('NotFound', { text: `There is no key ${reference} of purpose xks.` })
+  }
+  const describe = ({ key }: KeyEntry) => ({ arn: keys.keyArn(key), state: key.state, deletionAt: key.deletionAt })
+  const onKey = { members: { key: 'string', ...place }, optional: Object.keys(place) } as const
+  const setEnabled = (isEnabled: boolean) => async (input: Input) => {
+    const entry = await findKey(input)
+    await keys.setEnabled(entry, isEnabled)
+    return { ...describe(entry), state: isEnabled ? 'Enabled' : 'Disabled' }
+  }
 
   const block = (isBlocked: boolean) => async (input: Input) => {
     if (input.key === undefined) await administration.setStoreBlocked(nameOf(input), isBlocked)
@@ -147,13 +169,32 @@ export function createXksCommands(parts: Parts): readonly OperatorCommand[] {
       'xks-key',
       'add',
       { members: { ...store, id: 'string', key: 'string', ...place }, optional: Object.keys(place) },
-      (input) => {
-        const locale = localeOf(input)
-        const reference = String(input.key)
-        // an ARN says itself where its key lives
-        const region = /^arn:[^:]+:kms:([^:]+):/.exec(reference)?.[1] ?? locale.region
-        return administration.addKey(nameOf(input), String(input.id), reference, { ...locale, region })
+      async (input) => {
+        const entry = await findKey(input)
+        const { region } = entry.key
+        return administration.addKey(nameOf(input), String(input.id), keys.keyArn(entry.key), {
+          ...localeOf(input),
+          region,
+        })
       },
+    ),
+    command('xks-key', 'enable', onKey, setEnabled(true)),
+    command('xks-key', 'disable', onKey, setEnabled(false)),
+    command(
+      'xks-key',
+      'schedule-deletion',
+      { members: { ...onKey.members, days: 'integer' }, optional: [...onKey.optional, 'days'] },
+      async (input) => {
+        const days = Number(input.days ?? deletionDaysMax)
+        if (days < deletionDaysMin || days > deletionDaysMax) {
+          const text = `The waiting period has ${deletionDaysMin} to ${deletionDaysMax} days.`
+          throw new GatewayError('ValidationFailed', { text })
+        }
+        return describe(await keys.scheduleDeletion(await findKey(input), days))
+      },
+    ),
+    command('xks-key', 'cancel-deletion', onKey, async (input) =>
+      describe(await keys.cancelDeletion(await findKey(input))),
     ),
     command('xks-key', 'remove', { members: { ...store, id: 'string' } }, (input) =>
       administration.removeKey(nameOf(input), String(input.id)),

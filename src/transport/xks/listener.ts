@@ -116,17 +116,22 @@ export function createListener(options: ListenerOptions): Listener {
   const { server } = app
   let closing: Promise<void> | undefined
 
-  function refuse(reply: FastifyReply, error: XksError): void {
+  function refuse(reply: FastifyReply, error: XksError): FastifyReply {
     onRefused(error.xksCode, error)
     // the rest of the request may still be on its way: the connection can't carry another one
-    send(reply, renderError(error), true)
+    return send(reply, renderError(error), true)
   }
 
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.setErrorHandler((error, _request, reply) => refuse(reply, wordFrameworkError(error)))
   const handle = async (request: FastifyRequest, reply: FastifyReply) => {
-    const response = await answer(toWireRequest(request))
+    const wire = toWireRequest(request)
+    // HTTP/2 in Node knows no limit below nghttp2's own 64 KiB; HTTP/1.1 never gets here with so many
+    if (wire.rawHeaders.reduce((sum, text) => sum + text.length, 0) > limits.maxHeaderBytes) {
+      return refuse(reply, new XksError('RequestMalformed', 'The headers are too long.'))
+    }
+    const response = await answer(wire)
     return send(reply, response, closing !== undefined)
   }
   app.all('/*', handle)
