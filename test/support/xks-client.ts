@@ -107,7 +107,8 @@ export function createXksClient(
   store: XksStore,
   tls: RequestOptions = {},
 ): XksClient {
-  const agent = new Agent({ ...agentOptions, ca })
+  // the certificate is for the name, whatever Host header a test sends
+  const agent = new Agent({ ...agentOptions, ca, servername: 'localhost' })
   const { hostname, port, host } = new URL(endpoint)
   return {
     async call(api, body = {}, options = {}) {
