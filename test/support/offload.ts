@@ -22,13 +22,16 @@ export interface BindOptions {
 
 let names = 0
 
-export async function createTlsKey(gateway: TestGateway, spec: string): Promise<{ keyId: string; arn: string }> {
+/** Whatever answers commands of the operator socket. */
+type Asked = Pick<TestGateway, 'ask'>
+
+export async function createTlsKey(gateway: Asked, spec: string): Promise<{ keyId: string; arn: string }> {
   return gateway.ask('tls', 'create-key', { spec })
 }
 
 /** Binds a key; without `users`, any user may present the token. */
 export async function bindKey(
-  gateway: TestGateway,
+  gateway: Asked,
   key: { readonly keyId: string; readonly arn: string },
   { policies = 'tls13-server,tls12-server-ecdhe', users, relays, rate, concurrency }: BindOptions = {},
 ): Promise<BoundKey> {
