@@ -36,7 +36,7 @@ describe('./hsmgate', () => {
     const { status, stdout } = run(path.join(checkout, 'bin/second'), 'key', 'list', 'two words')
     expect({ status, stdout }).toEqual({
       status: 3,
-      stdout: `--max-semi-space-size=8\n${checkout}/src/main.ts\nkey\nlist\ntwo words\n`,
+      stdout: `--max-semi-space-size=8\n--use-largepages=silent\n${checkout}/src/main.ts\nkey\nlist\ntwo words\n`,
     })
   })
 

@@ -421,9 +421,9 @@ describe('demands', () => {
   })
 
   it('are never made on keys of another door', async () => {
-    const tls = partsOf({ [keyId]: { ...present, entry: entryOf({ purpose: 'tls' }) } })
+    const xks = partsOf({ [keyId]: { ...present, entry: entryOf({ purpose: 'xks' }) } })
     await expect(
-      prepared('Sign', { KeyId: keyId, Message: blob, SigningAlgorithm: 'ECDSA_SHA_256' }, tls),
+      prepared('Sign', { KeyId: keyId, Message: blob, SigningAlgorithm: 'ECDSA_SHA_256' }, xks),
     ).rejects.toMatchObject({
       code: 'KeyNotFound',
     })
