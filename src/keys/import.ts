@@ -28,6 +28,7 @@ import type { ImportRequest, KeyImport } from './keys.ts'
 import { recoverPublicKey } from './recover-public-key.ts'
 import { finishRemovals, removeMaterial } from './remove-material.ts'
 import { isReplica } from './replica.ts'
+import { isSoundRsa } from './rsa-form.ts'
 import { testBackingKey } from './self-test.ts'
 
 export interface ImportParts extends CreationParts {
@@ -236,6 +237,7 @@ async function preview(
       shown === null && specs[spec].family === 'ec'
         ? await recoverPublicKey(hsm, key, deadline)
         : Buffer.from(shown ?? [])
+    if (specs[spec].family === 'rsa' && !isSoundRsa(publicKey)) throw new GatewayError('KeyMaterialIncorrect')
     await testBackingKey(hsm, key, usage, publicKey, deadline)
     return { publicKey, materialId: await materialIdOf(hsm, key, keyId, publicKey, deadline) }
   } catch (cause) {
