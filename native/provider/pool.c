@@ -180,10 +180,12 @@ enum borrow_outcome pool_borrow(struct pool *pool, unsigned endpoint, bool fresh
 {
     for (;;) {
         pthread_mutex_lock(&pool->lock);
-        struct connection *taken = fresh ? NULL : take_idle(pool, endpoint);
-        const bool idle = taken != NULL;
-        while (!idle && (taken = take_place(pool)) == NULL && wait->async == NULL &&
-               now_ns() < until_ns) {
+        struct connection *idle, *taken;
+        for (;;) {
+            idle = fresh ? NULL : take_idle(pool, endpoint);
+            taken = idle != NULL ? idle : take_place(pool);
+            if (taken != NULL || wait->async != NULL || now_ns() >= until_ns)
+                break;
             const struct timespec until = {.tv_sec = until_ns / 1000000000,
                                            .tv_nsec = until_ns % 1000000000};
             pthread_cond_timedwait(&pool->freed, &pool->lock, &until);
@@ -192,7 +194,7 @@ enum borrow_outcome pool_borrow(struct pool *pool, unsigned endpoint, bool fresh
         *connection = taken;
         if (taken != NULL) {
             wait_hold(wait, taken);
-            if (idle) {
+            if (idle != NULL) {
                 taken->reused = true;
                 return BORROWED_IDLE;
             }

@@ -42,7 +42,10 @@ export type Answer =
   | 'silence'
   | 'close'
   | 'goaway'
+  | 'strayFirst'
+  | 'signAndClose'
   | { readonly afterMs: number; readonly then?: Answer }
+  | { readonly once: Promise<unknown>; readonly then?: Answer }
   | { readonly error: number; readonly text?: string }
   | { readonly bytes: Buffer; readonly thenClose?: boolean }
   | { readonly signature: Buffer }
@@ -86,6 +89,8 @@ export interface HksEndpoint extends AsyncDisposable {
   onHello: (hello: Hello, connection: number) => Greeting
   welcome: Welcome
   addKey(kind: 'rsa' | 'P-256' | 'P-384' | 'P-521' | 'ed25519', options?: KeyOptions): HksKey
+  /** Also signs with a key of another endpoint. */
+  shareKey(key: HksKey): void
   /** Stops listening and ends all connections, as a gateway that is killed. */
   stop(): Promise<void>
   /** Listens again at the same path. */
@@ -141,6 +146,7 @@ export async function startHksEndpoint(options: { readonly socketPath?: string }
       keys.set(key.keyId.toString('hex'), key)
       return key
     },
+    shareKey: (key) => void keys.set(key.keyId.toString('hex'), key),
     async stop() {
       for (const timer of timers) clearTimeout(timer)
       timers = new Set()
@@ -216,6 +222,11 @@ export async function startHksEndpoint(options: { readonly socketPath?: string }
       socket.write(encodeGoaway())
       void signAndSend(socket, request)
     } else if (what === 'sign') void signAndSend(socket, request)
+    else if (what === 'signAndClose') void signAndSend(socket, request).then(() => socket.end())
+    else if (what === 'strayFirst') {
+      socket.write(encodeResult(request.requestId + 1000, 0, Buffer.alloc(8)))
+      void signAndSend(socket, request)
+    } else if ('once' in what) void what.once.then(() => answer(socket, request, what.then ?? 'sign'))
     else if ('afterMs' in what) {
       const timer = setTimeout(() => {
         timers.delete(timer)

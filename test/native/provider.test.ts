@@ -1,0 +1,155 @@
+/**
+ * The provider inside an application (test/native/provider/driver.c): every kind of key from load to unload, threads, forks, paused jobs, and
+ * no way out for a private key. Under sanitizers, so that leaks and races fail here too.
+ */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { inputKinds } from '../../src/transport/offload/frames.ts'
+import { run } from '../support/command.ts'
+import { type HksEndpoint, type HksKey, startHksEndpoint } from '../support/hks-endpoint.ts'
+import { buildProvider, type DriverOptions, providerModule, runDriver } from '../support/provider.ts'
+
+const kinds = ['rsa', 'P-256', 'P-384', 'P-521', 'ed25519'] as const
+let endpoint: HksEndpoint
+const keys = new Map<string, HksKey>()
+const slow = 120_000
+
+beforeAll(async () => {
+  buildProvider()
+  endpoint = await startHksEndpoint()
+  for (const kind of kinds) keys.set(kind, endpoint.addKey(kind))
+}, 600_000)
+afterAll(() => endpoint[Symbol.asyncDispose]())
+beforeEach(() => {
+  endpoint.requests.length = 0
+  endpoint.hellos.length = 0
+  endpoint.onRequest = () => 'sign'
+})
+
+const referenceOf = (kind: string) => keys.get(kind)?.reference ?? ''
+
+async function driver(args: readonly string[], options: Partial<DriverOptions> = {}): Promise<string> {
+  const { status, stdout, stderr } = await runDriver(args, { endpoints: endpoint.socketPath, ...options })
+  expect(stderr.replaceAll(/^.*__asan_handle_no_return[\s\S]*?\/issues\/189\n/gm, '')).toBe('')
+  expect(status).toBe(0)
+  return stdout.toString()
+}
+
+describe('the provider', () => {
+  it('exports one symbol, needs libcrypto and libc alone, and stays mapped', async () => {
+    const symbols = await run('nm', ['--dynamic', '--defined-only', providerModule])
+    expect(symbols.stdout.toString().trim().split('\n')).toEqual([expect.stringMatching(/ T OSSL_provider_init$/)])
+    const dynamic = (await run('readelf', ['--dynamic', '--wide', providerModule])).stdout.toString()
+    expect(dynamic.match(/(?<=NEEDED.*\[).*(?=\])/g)).toEqual(['libcrypto.so.3', 'libc.so.6'])
+    expect(dynamic).toMatch(/Flags: NOW NODELETE/)
+  })
+
+  describe.each(kinds)('with a key of kind %s', (kind) => {
+    it('loads, matches, signs and unloads again and again without a leak', { timeout: slow }, async () => {
+      await driver(['loops', referenceOf(kind), '4'], { kind: 'asan' })
+      const { token } = keys.get(kind) ?? {}
+      expect(endpoint.requests.length).toBeGreaterThan(0)
+      for (const request of endpoint.requests) expect(request.token).toEqual(token)
+    })
+
+    it('lets no private key out by any way that OpenSSL has', async () => {
+      await driver(['private', referenceOf(kind)], { kind: 'asan' })
+      expect(endpoint.requests).toEqual([])
+      expect(endpoint.hellos).toEqual([])
+    })
+  })
+
+  it('sends messages whole and only those that fit into no frame as digests', async () => {
+    await driver(['loops', referenceOf('P-256'), '1'])
+    const sent = endpoint.requests.map(({ inputKind, input }) => [inputKind, input.length])
+    expect(sent).toEqual([
+      [inputKinds.message, 3],
+      [inputKinds.message, 0],
+      [inputKinds.message, 100],
+      [inputKinds.message, 101],
+      [inputKinds.digest, 48],
+      [inputKinds.digest, 48],
+      [inputKinds.digest, 32],
+    ])
+  })
+
+  it.each(['asan', 'tsan'] as const)(
+    'signs in many threads (%s) on no more connections than it may have',
+    {
+      timeout: slow,
+    },
+    async (kind) => {
+      const { accepted } = endpoint.connections
+      await driver(['threads', referenceOf('P-256'), '8', '25'], {
+        kind,
+        env: { HSMGATE_POOL: '3', HSMGATE_DEADLINE_MS: '20000' },
+      })
+      expect(endpoint.requests).toHaveLength(200)
+      expect(endpoint.connections.accepted - accepted).toBeLessThanOrEqual(3)
+    },
+  )
+
+  it.each(['plain', 'asan'] as const)(
+    'connects anew in every process after a fork (%s)',
+    { timeout: slow },
+    async (kind) => {
+      await driver(['fork', referenceOf('P-256')], { kind, env: { HSMGATE_DEADLINE_MS: '20000' } })
+      const pids = endpoint.hellos.map(({ pid }) => pid)
+      // The parent, its child, and five children of a thread while another signs: each greets once, the parent perhaps once more for its second thread.
+      expect(new Set(pids).size).toBe(7)
+      expect(pids.length).toBeLessThanOrEqual(8)
+      expect(endpoint.requests).toHaveLength(1 + 1 + 200 + 5 + 1)
+    },
+  )
+})
+
+describe('the provider in jobs that pause', () => {
+  const longDeadline = { HSMGATE_DEADLINE_MS: '20000' }
+
+  /** Answers none of the first so many requests until all of them wait: proves that they are under way at once. */
+  function answerTogether(count: number): void {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    endpoint.onRequest = (_request, at) => {
+      if (at === count - 1) resolve()
+      return at < count ? { once: promise } : 'sign'
+    }
+  }
+
+  it('has all jobs of one thread under way at once and leaves no descriptor behind', { timeout: slow }, async () => {
+    answerTogether(16)
+    expect(await driver(['async', referenceOf('P-256'), '16', '0'], { kind: 'asan', env: longDeadline })).toBe(
+      '16 paused, 32 signed\n',
+    )
+    expect(endpoint.requests).toHaveLength(32)
+  })
+
+  it('gives back what a job held that its application gave up', { timeout: slow }, async () => {
+    answerTogether(12)
+    const env = { ...longDeadline, HSMGATE_POOL: '12' }
+    expect(await driver(['async', referenceOf('P-256'), '16', '4'], { kind: 'asan', env })).toBe(
+      '16 paused, 20 signed\n',
+    )
+  })
+
+  it('ends a pause at the deadline', { timeout: slow }, async () => {
+    endpoint.onRequest = () => 'silence'
+    expect(await driver(['async', referenceOf('P-256'), '3', '0'], { env: { HSMGATE_DEADLINE_MS: '300' } })).toBe(
+      '3 paused, 0 signed\n',
+    )
+  })
+
+  it('blocks when it is told to', async () => {
+    expect(await driver(['async', referenceOf('P-256'), '2', '0'], { env: { HSMGATE_ASYNC: 'off' } })).toBe(
+      '0 paused, 4 signed\n',
+    )
+  })
+})
+
+describe('damaged key reference files', () => {
+  it('break nothing', { timeout: slow }, async () => {
+    for (const kind of ['rsa', 'ed25519']) {
+      const keysLeft = Number(await driver(['fuzz', referenceOf(kind), '300', '5'], { kind: 'asan' }))
+      expect(keysLeft).toBeLessThan(150)
+    }
+    expect(endpoint.hellos).toEqual([])
+  })
+})
