@@ -408,11 +408,15 @@ export async function openGateway(
     const proofKey = await openProofKey(creation)
     const parts = { config, pipeline, stores: xks.stores, faults, keys, direct, hsm, observer }
     const door = stack.use(openXksDoor({ ...parts, proofKey: async () => proofKey }))
-    const bound = await door.listen({ host: xksAddress.address, port: xksAddress.port }).catch((cause) => {
+    const fd = inherited.get('xks')
+    const place = fd === undefined ? { host: xksAddress.address, port: xksAddress.port } : { fd }
+    const bound = await door.listen(place).catch((cause) => {
       throw listenProblem('listen.xks', `${xksAddress.address}:${xksAddress.port}`, cause)
     })
     xksEndpoint = `${xksAddress.tls === undefined ? 'http' : 'https'}://${hostOf(bound.address)}:${bound.port}`
     noteDoor(observer, 'xks', xksEndpoint, xksAddress.address)
+    listeners.set('xks', door.descriptor())
+    observer.watch({ xks: door.state })
   }
 
   const offload = stack.use(

@@ -1,12 +1,13 @@
 /** Puts the XKS door together: its stores, what it proves its health with, its TLS files, which are read again when they change. */
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { KeyEntry } from './catalog/catalog.ts'
 import type { Config, TlsConfig } from './config/config.ts'
 import type { Hsm } from './hsm/port.ts'
 import type { DirectKeys, KeyService } from './keys/keys.ts'
-import type { Observer } from './observe/observe.ts'
+import type { Observer, XksState } from './observe/observe.ts'
 import type { Pipeline } from './pipeline.ts'
-import { createXksDoor, type XksDoor, type XksFaults, type XksStores, type XksTls } from './transport/xks/xks.ts'
+import { createXksDoor, type XksDoor, type XksFaults, type XksStores } from './transport/xks/xks.ts'
 
 export interface XksDoorParts {
   readonly config: Config
@@ -31,11 +32,19 @@ const vendors: Readonly<Record<string, string>> = {
   generic: 'PKCS#11',
 }
 
-export function openXksDoor(parts: XksDoorParts): XksDoor {
+/** How often the TLS files are looked at. */
+const lookMs = 60_000
+
+export interface OpenedXksDoor extends XksDoor {
+  state(): XksState
+}
+
+export function openXksDoor(parts: XksDoorParts): OpenedXksDoor {
   const { config, pipeline, stores, faults, keys, direct, hsm, observer } = parts
   const { deadlineMs, expectedHost } = config.xks
   const tls = config.listen.xks?.tls
-  return createXksDoor({
+  const files = tls && readTls(tls)
+  const door = createXksDoor({
     pipeline,
     stores,
     faults,
@@ -53,11 +62,52 @@ export function openXksDoor(parts: XksDoorParts): XksDoor {
     },
     onRefused: (name) => observer.note('debug', 'request refused', { door: 'xks', name }),
     ...(expectedHost === undefined ? {} : { expectedHost }),
-    ...(tls === undefined ? {} : { tls: readTls(tls) }),
+    ...(files === undefined ? {} : { tls: files }),
   })
+  let current = files
+  /** A renewed certificate is served without a restart: an expired one would make all data unreadable. */
+  const timer = setInterval(() => {
+    if (tls === undefined || current === undefined) return
+    try {
+      const read = readTls(tls)
+      if (Buffer.compare(read.cert, current.cert) === 0 && Buffer.compare(read.key, current.key) === 0) return
+      door.replaceCertificate(read)
+      current = read
+      observer.note('info', 'certificate of the XKS door replaced', {})
+    } catch (cause) {
+      observer.unexpected('certificate of the XKS door', cause)
+    }
+  }, lookMs)
+  timer.unref()
+
+  return {
+    ...door,
+    state: () => ({
+      stores: stores.list().map(({ name, isBlocked, keys: listed }) => ({
+        name,
+        isBlocked,
+        keysBlocked: [...listed.values()].filter((key) => key.isBlocked).length,
+        credentials: stores
+          .credentials()
+          .filter(({ store }) => store === name)
+          .map(({ createdAt }) => createdAt),
+      })),
+      certificateEndsAt: current && Date.parse(new X509Certificate(current.cert).validTo),
+    }),
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await door[Symbol.asyncDispose]()
+    },
+  }
 }
 
-export function readTls({ certificateFile, keyFile, clientCaFile }: TlsConfig): XksTls {
+interface TlsFiles {
+  readonly cert: Buffer
+  readonly key: Buffer
+  readonly ca?: Buffer
+}
+
+function readTls({ certificateFile, keyFile, clientCaFile }: TlsConfig): TlsFiles {
   return {
     cert: readFileSync(certificateFile),
     key: readFileSync(keyFile),

@@ -91,6 +91,13 @@ export function createMetrics() {
       'peer',
     ]),
     destructionPaused: gauge('destruction_paused', '1 while no key is destroyed, for this reason.', ['reason']),
+    xksCredentialAge: gauge('xks_credential_age_seconds', 'Age of the newest credential of an external key store.', [
+      'store',
+    ]),
+    xksCredentials: gauge('xks_credentials', 'Live credentials of an external key store.', ['store']),
+    xksBlocked: gauge('xks_blocked', '1 while an external key store is blocked.', ['store']),
+    xksKeysBlocked: gauge('xks_keys_blocked', 'Blocked keys of an external key store.', ['store']),
+    xksCertificate: gauge('xks_certificate_expires_seconds', 'Time until the certificate of the XKS door ends.'),
     auditRecords: counter('audit_records_total', 'Records written to the journal.'),
     auditBytes: counter('audit_bytes_total', 'Bytes written to the journal.'),
     auditWriteSeconds: histogram('audit_write_seconds', 'Time to write one batch of records.'),

@@ -17,6 +17,10 @@ import { createLineLimit } from './line-limit.ts'
 import { type LogLevel, openLog } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { observeOffloadEvents } from './offload-events.ts'
+import { setXksGauges, type XksDoorState } from './xks-gauges.ts'
+
+/** What the XKS door shows of itself. */
+export type XksState = XksDoorState
 
 export interface Observer {
   readonly calls: PipelineObserver
@@ -30,6 +34,7 @@ export interface Observer {
     readonly journal?: Pick<Journal, 'state'>
     /** What stands against destroying keys. */
     readonly pauses?: () => readonly { readonly reason: string }[]
+    readonly xks?: () => XksState
   }): void
   /** The text exposition format of Prometheus, and its content type. */
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>
@@ -66,6 +71,7 @@ export function createObserver(options: ObserverOptions): Observer {
   let groups: () => readonly GroupState[] = () => []
   let journal: Pick<Journal, 'state'> | undefined
   let pauses: () => readonly { readonly reason: string }[] = () => []
+  let xks: (() => XksState) | undefined
 
   return {
     calls: observeCalls(metrics, logger, limit),
@@ -77,10 +83,12 @@ export function createObserver(options: ObserverOptions): Observer {
       groups = parts.groups ?? groups
       journal = parts.journal ?? journal
       pauses = parts.pauses ?? pauses
+      xks = parts.xks ?? xks
     },
     async metrics() {
       setGroupGauges(metrics, groups())
       if (journal) setJournalGauges(metrics, journal.state())
+      if (xks) setXksGauges(metrics, xks())
       for (const reason of pauseReasons) {
         metrics.destructionPaused.set({ reason }, pauses().some((pause) => pause.reason === reason) ? 1 : 0)
       }

@@ -7,6 +7,7 @@ import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { AddressInfo, Socket } from 'node:net'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { descriptorOf } from '../descriptor.ts'
 import { renderError } from './dialect.ts'
 import { XksError } from './xks-error.ts'
 
@@ -76,8 +77,15 @@ export interface ListenerOptions {
   readonly onRefused?: (name: string, cause: unknown) => void
 }
 
+export type ListenAddress =
+  | { readonly host: string; readonly port: number }
+  /** A listening socket that this process inherited. */
+  | { readonly fd: number }
+
 export interface Listener extends AsyncDisposable {
-  listen(address: { readonly host: string; readonly port: number }): Promise<AddressInfo>
+  listen(address: ListenAddress): Promise<AddressInfo>
+  /** The listening socket. */
+  descriptor(): number
   /** New connections get this certificate. @throws when key and certificate don't belong together */
   replaceCertificate(tls: ListenerTls): void
   close(): Promise<void>
@@ -176,6 +184,7 @@ export function createListener(options: ListenerOptions): Listener {
       })
       return server.address() as AddressInfo
     },
+    descriptor: () => descriptorOf(server),
     replaceCertificate(tls) {
       const secure = server as unknown as { setSecureContext?(options: SecureContextOptions): void }
       secure.setSecureContext?.({ ...tls, ciphers, minVersion: 'TLSv1.2' })

@@ -358,5 +358,8 @@ describe('log and journal', () => {
   it('count calls by operation and outcome', async () => {
     const { text } = await xks.gateway.gateway.observer.metrics()
     expect(text).toMatch(/hsmgate_calls_total\{door="xks",operation="Encrypt",code="ok"\} [1-9]/)
+    expect(text).toMatch(/hsmgate_xks_credential_age_seconds\{store="main"\} \d/)
+    expect(text).toMatch(/hsmgate_xks_blocked\{store="examined"\} 1/)
+    expect(text).toMatch(/hsmgate_xks_certificate_expires_seconds [1-9]\d{6}/)
   })
 })
