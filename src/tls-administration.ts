@@ -80,6 +80,8 @@ const limits = { users: 64, relays: 64, ratePerSecond: 1_000_000, concurrency: 4
 /** 2^32 - 1 is -1, nobody's (credentials(7)). */
 const maxUid = 2 ** 32 - 2
 const retryMs = 1000
+/** What is no alias without its prefix: an ARN, an alias with it, a key id. */
+const keyReference = /^(?:arn:|alias\/|mrk-[0-9a-f]{32}$|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$)/
 
 export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdministration {
   const { catalog, keys, store, accounts, partition, now, failed } = parts
@@ -144,8 +146,8 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
   })
 
   async function getKey(reference: string, locale: Locale): Promise<KeyEntry> {
-    const isPlainAlias = !/^(?:arn:|alias\/|mrk-|[0-9a-f]{8}-)/.test(reference)
-    const { entry, arn } = await keys.resolve(isPlainAlias ? `alias/${reference}` : reference, 'key-or-alias', locale)
+    const name = keyReference.test(reference) ? reference : `alias/${reference}`
+    const { entry, arn } = await keys.resolve(name, 'key-or-alias', locale)
     if (entry === undefined) throw new GatewayError('KeyNotFound', { text: `Key '${arn}' does not exist` })
     if (entry.key.purpose === 'tls') return entry
     const text = `Key ${arn} is of purpose ${entry.key.purpose}; hsmgate tls create-key makes one for TLS servers.`
