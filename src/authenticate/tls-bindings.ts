@@ -3,7 +3,7 @@
  * Fed from the catalog at start and at every change; what was revoked is not found any more when the command that revoked it answers.
  * Nothing here calls the HSM or waits.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 /** What the bytes to be signed must look like; `any` looks at nothing. */
 export type OffloadPolicy = 'tls13-server' | 'tls12-server-ecdhe' | 'tls13-client' | 'x509' | 'cms' | 'any'
@@ -57,7 +57,7 @@ export interface TlsBindingStore extends TlsBindings {
 
 /** SHA-256. Tokens are 32 random bytes, so that neither salt nor stretching adds anything. */
 export function digestToken(token: Uint8Array): Buffer {
-  return createHash('sha256').update(token).digest()
+  return hash('sha256', token, 'buffer')
 }
 
 /** Of the principal that presents a token, as policies and audit records name it. */
@@ -84,7 +84,7 @@ export function createTlsBindingStore(): TlsBindingStore {
   }
 
   return {
-    find: (token) => bindings.get(digestToken(token).toString('hex')),
+    find: (token) => bindings.get(hash('sha256', token, 'hex')),
     put(tokenDigest, binding) {
       const digest = tokenDigest.toString('hex')
       drop(binding.account, binding.name)
