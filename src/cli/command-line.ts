@@ -13,6 +13,7 @@ import { addInit } from './commands/init.ts'
 import { addKey } from './commands/key.ts'
 import { addPolicy } from './commands/policy.ts'
 import { addPrincipal } from './commands/principal.ts'
+import { addRelay } from './commands/relay.ts'
 import { addRole } from './commands/role.ts'
 import { addServe } from './commands/serve.ts'
 import { addTls } from './commands/tls.ts'
@@ -69,6 +70,7 @@ function createProgram(terminal: Terminal): Command {
     addClock,
     addXks,
     addAudit,
+    addRelay,
   ])
     add(program, terminal)
   return program

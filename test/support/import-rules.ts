@@ -36,8 +36,17 @@ export const strangers: readonly string[] = ['src/transport/kms/', 'src/transpor
 /** Folders inside another that have a face of their own; any other folder inside a folder is a private part of it. */
 export const housesInHouses: readonly RegExp[] = [/^src\/hsm\/worker\//, /^src\/transport\/[^/]+\//]
 
-/** Files that put the parts together: beside a folder's face they may import the file that opens its implementation. */
-export const compositionRoots: readonly string[] = ['src/gateway.ts', 'src/key-stores.ts', 'src/main.ts', 'src/cli/']
+/**
+ * Files that put the parts together: beside a folder's face they may import the file that opens its implementation. The relay is a program of
+ * its own, made of parts of the offload door: its frames, its connections and its sockets.
+ */
+export const compositionRoots: readonly string[] = [
+  'src/gateway.ts',
+  'src/key-stores.ts',
+  'src/main.ts',
+  'src/cli/',
+  'src/relay/',
+]
 
 /** Files that other folders import although another file is the folder's face, each with its reason. */
 export const besideTheFace: Readonly<Record<string, string>> = {
