@@ -25,8 +25,11 @@ export interface ConnectionParts {
 }
 
 export interface Connections extends AsyncDisposable {
-  /** Tries the token or the proxy; undefined: it is there. What was opened stays open until it is closed, also after an error. */
-  open(store: CustomKeyStoreRecord): Promise<ConnectionErrorCode | undefined>
+  /**
+   * Tries the token or the proxy, unless it is not wanted any more; undefined: it is there. What was opened stays open until it is closed, also after an
+   * error.
+   */
+  open(store: CustomKeyStoreRecord, isWanted?: () => boolean): Promise<ConnectionErrorCode | undefined>
   close(storeId: string): Promise<void>
   /** The client as the store's settings are now. */
   proxy(store: CustomKeyStoreRecord): Promise<ProxyClient>
@@ -103,8 +106,10 @@ export function createConnections(parts: ConnectionParts): Connections {
   }
 
   return {
-    async open(store) {
+    async open(store, isWanted = () => true) {
       await close(store.storeId)
+      // who closes from here on finds what is being opened
+      if (!isWanted()) return 'INTERNAL_ERROR'
       return store.type === 'AWS_CLOUDHSM' ? openToken(store) : openProxy(store)
     },
     close,

@@ -69,7 +69,7 @@ export function startJobs(parts: {
         if (isResumed && cluster.triedSecret === secretVersion) return 'INTERNAL_ERROR'
         await change(store, 'CONNECTING', () => ({ settings: toSettings({ ...cluster, triedSecret: secretVersion }) }))
       }
-      return await connections.open(store)
+      return await connections.open(store, () => !isClosing && view.find(store.storeId)?.state === 'CONNECTING')
     } catch (cause) {
       events.failed(store.storeId, cause)
       return 'INTERNAL_ERROR'
