@@ -35,14 +35,27 @@ export function openAliases(ports: Ports) {
       })
     },
 
-    async listAliases(account, region, keyId, after, limit) {
+    async listAliases(account, region, keyId, after, limit, purposes) {
       const ofRegion = db
         .selectFrom('alias')
         .selectAll()
         .where('account', '=', account)
         .where('region', '=', region)
         .where('name', '>', after ?? '')
-      const query = keyId === undefined ? ofRegion : ofRegion.where('key_id', '=', keyId)
+      const ofKey = keyId === undefined ? ofRegion : ofRegion.where('key_id', '=', keyId)
+      const query =
+        purposes === undefined
+          ? ofKey
+          : ofKey.where(({ exists, selectFrom }) =>
+              exists(
+                selectFrom('key')
+                  .select('key.key_id')
+                  .whereRef('key.account', '=', 'alias.account')
+                  .whereRef('key.region', '=', 'alias.region')
+                  .whereRef('key.key_id', '=', 'alias.key_id')
+                  .where('key.purpose', 'in', purposes),
+              ),
+            )
       const [rows] = await database.read([query.orderBy('name').limit(limit).compile()])
       return rows.map(toRecord)
     },

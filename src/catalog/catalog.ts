@@ -441,6 +441,7 @@ export interface Catalog extends AsyncDisposable {
     keyId: string | undefined,
     after: string | undefined,
     limit: number,
+    purposes?: readonly Purpose[],
   ): Promise<readonly AliasRecord[]>
   createAlias(alias: AliasRecord): Promise<void>
   updateAlias(account: string, region: string, name: string, keyId: string, at: number): Promise<void>

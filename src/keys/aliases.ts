@@ -4,7 +4,7 @@ import { GatewayError } from '../error.ts'
 import { specs } from './algorithms.ts'
 import { renderAliasArn, renderKeyArn } from './identifiers.ts'
 import { refuseStates } from './key-state.ts'
-import type { KeyService, Locale } from './keys.ts'
+import { type KeyService, kmsPurposes, type Locale } from './keys.ts'
 
 export type Aliases = Pick<KeyService, 'createAlias' | 'updateAlias' | 'deleteAlias' | 'findAlias' | 'listAliases'>
 
@@ -68,7 +68,8 @@ export function createAliases(parts: {
     },
 
     async listAliases(locale, keyId, after, limit) {
-      const aliases = await catalog.listAliases(locale.account, locale.region, keyId, after, limit + 1)
+      const { account, region } = locale
+      const aliases = await catalog.listAliases(account, region, keyId, after, limit + 1, kmsPurposes)
       return { aliases: aliases.slice(0, limit), more: aliases.length > limit }
     },
   }

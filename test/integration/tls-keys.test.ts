@@ -91,6 +91,21 @@ describe('a key of a TLS server at the KMS door', () => {
     expect(ids?.every((id) => /^[0-9a-f-]{36}$/.test(String(id)))).toBe(true)
   })
 
+  it('is named by its aliases in the list of them all, beside those of keys that only the KMS door knows', async () => {
+    await createKey('ECC_NIST_P256', '--alias', 'listed')
+    const { token } = gateway
+    const env = { ...token.env, TEST_PIN: await readFile(token.pinFile, 'utf8'), PATH: '/usr/bin:/bin' }
+    const login = ['--module', token.module, '--token-label', token.label, '--login', '--pin', 'env:TEST_PIN']
+    const aes = ['--keygen', '--key-type', 'AES:32', '--label', 'outside', '--id', '70', '--sensitive', '--private']
+    await runOk('/usr/bin/pkcs11-tool', [...login, ...aes], { env })
+    await cli.json('key', 'adopt', '--purpose', 'xks', '--label', 'outside', '--alias', 'outside')
+    const { Aliases } = await gateway.client().send(new ListAliasesCommand({ Limit: 100 }))
+    const names = Aliases?.map(({ AliasName }) => AliasName)
+    expect(names).toContain('alias/listed')
+    expect(names).not.toContain('alias/outside')
+    expect((await cli.run('key', 'show', 'alias/outside')).out).toMatch(/^purpose +xks$/m)
+  })
+
   it('refuses to sign, and the audit record says why', async () => {
     const KeyId = await createKey()
     await expect(signatureOf(KeyId)).rejects.toMatchObject(

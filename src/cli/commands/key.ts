@@ -16,6 +16,7 @@ interface Key {
   readonly region: string
   readonly spec: string
   readonly usage: string
+  readonly purpose: string
   readonly origin: string
   readonly group: string
   readonly custody: string
@@ -106,6 +107,7 @@ function formatKey(key: ShownKey): string {
     ...(key.alias === undefined ? [] : [['alias', key.alias] as const]),
     ['spec', key.spec],
     ['usage', key.usage],
+    ['purpose', key.purpose],
     ['state', key.state],
     ...(key.deletionAt === null ? [] : [['deletion', formatTime(key.deletionAt)] as const]),
     ['origin', key.origin],
