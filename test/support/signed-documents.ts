@@ -16,7 +16,7 @@ export interface SignedDocuments {
   readonly certificate: Buffer
   /** The SET of signed attributes of a SignerInfo. */
   readonly signedAttributes: Buffer
-  /** TBSCertList. */
+  /** TBSCertList with one entry. */
   readonly revocationList: Buffer
   readonly jwt: Buffer
 }
@@ -36,7 +36,7 @@ export async function createSignedDocuments(): Promise<SignedDocuments> {
     await writeFile(path.join(folder, 'content'), 'a message')
     const signer = ['-signer', 'certificate.pem', '-inkey', 'key.pem']
     await openssl('cms', '-sign', '-in', 'content', ...signer, '-outform', 'DER', '-out', 'cms.der')
-    await writeFile(path.join(folder, 'index'), '')
+    await writeFile(path.join(folder, 'index'), 'R\t400101000000Z\t260101000000Z,keyCompromise\t07\tunknown\t/CN=old\n')
     await writeFile(path.join(folder, 'ca.cnf'), '[ca]\ndefault_ca=one\n[one]\ndatabase=index\ndefault_md=sha256\n')
     const issuer = ['-keyfile', 'key.pem', '-cert', 'certificate.pem']
     await openssl('ca', '-config', 'ca.cnf', '-gencrl', '-crldays', '1', ...issuer, '-out', 'crl.pem')

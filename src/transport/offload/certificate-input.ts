@@ -1,11 +1,11 @@
 /**
- * Whether bytes are what a certificate or a certificate request is signed over: TBSCertificate (RFC 5280, section 4.1) or
- * CertificationRequestInfo (RFC 2986, section 4.1), with every mandatory field in its place and nothing left over.
+ * Whether bytes are what a certificate, a revocation list or a certificate request is signed over: TBSCertificate and TBSCertList (RFC 5280,
+ * sections 4.1 and 5.1) or CertificationRequestInfo (RFC 2986, section 4.1), with every mandatory field in its place and nothing left over.
  */
 import { contextTag, DerCursor, DerError, derTags } from './der.ts'
 
 export function isCertificateInput(bytes: Uint8Array): boolean {
-  return conforms(bytes, readCertificate) || conforms(bytes, readRequest)
+  return conforms(bytes, readCertificate) || conforms(bytes, readRequest) || conforms(bytes, readRevocationList)
 }
 
 function conforms(bytes: Uint8Array, read: (content: DerCursor) => void): boolean {
@@ -40,13 +40,26 @@ function readCertificate(content: DerCursor): void {
   // issuerUniqueID and subjectUniqueID: implicitly tagged BIT STRING, primitive
   if (content.sees(0x81)) content.skip()
   if (content.sees(0x82)) content.skip()
-  if (content.sees(contextTag(3))) {
-    const tagged = content.enter(contextTag(3))
-    const extensions = tagged.enter(derTags.sequence)
-    tagged.end()
-    do readExtension(extensions)
-    while (!extensions.isAtEnd)
+  if (content.sees(contextTag(3))) readTaggedExtensions(content, 3)
+}
+
+function readRevocationList(content: DerCursor): void {
+  if (content.sees(derTags.integer)) readSmallInteger(content, 1, 1)
+  readAlgorithm(content)
+  readName(content)
+  readTime(content)
+  if (content.sees(derTags.utcTime) || content.sees(derTags.generalizedTime)) readTime(content)
+  if (content.sees(derTags.sequence)) {
+    const revoked = content.enter(derTags.sequence)
+    do {
+      const entry = revoked.enter(derTags.sequence)
+      entry.take(derTags.integer)
+      readTime(entry)
+      if (!entry.isAtEnd) readExtensions(entry)
+      entry.end()
+    } while (!revoked.isAtEnd)
   }
+  if (content.sees(contextTag(0))) readTaggedExtensions(content, 0)
 }
 
 function readRequest(content: DerCursor): void {
@@ -98,6 +111,18 @@ function readPublicKey(cursor: DerCursor): void {
   readAlgorithm(key)
   key.take(derTags.bitString)
   key.end()
+}
+
+function readTaggedExtensions(cursor: DerCursor, tag: number): void {
+  const tagged = cursor.enter(contextTag(tag))
+  readExtensions(tagged)
+  tagged.end()
+}
+
+function readExtensions(cursor: DerCursor): void {
+  const extensions = cursor.enter(derTags.sequence)
+  do readExtension(extensions)
+  while (!extensions.isAtEnd)
 }
 
 function readExtension(cursor: DerCursor): void {

@@ -111,18 +111,15 @@ describe('the policy tls12-server-ecdhe', () => {
 })
 
 describe('the policy x509', () => {
-  it('permits a certificate and a certificate request that OpenSSL made', () => {
+  it('permits a certificate, a certificate request and a revocation list that OpenSSL made', () => {
     expect(permitting(documents.certificate)).toEqual(['x509'])
     expect(permitting(documents.request)).toEqual(['x509'])
     expect(permitting(documents.plainRequest)).toEqual(['x509'])
-  })
-
-  it('refuses a revocation list', () => {
-    expect(permitting(documents.revocationList)).toEqual([])
+    expect(permitting(documents.revocationList)).toEqual(['x509'])
   })
 
   it('refuses bytes left over, cut off, and lengths that are not minimal', () => {
-    for (const whole of [documents.certificate, documents.request]) {
+    for (const whole of [documents.certificate, documents.request, documents.revocationList]) {
       expect(permitting(Buffer.concat([whole, Buffer.alloc(1)]))).toEqual([])
       expect(permitting(whole.subarray(0, -1))).toEqual([])
       const longer = Buffer.concat([Buffer.from([0x30, whole[1]! + 1, 0]), whole.subarray(2)])
@@ -183,7 +180,7 @@ describe('the policies together', () => {
   })
 
   it('answer for any bytes, and for documents that were damaged', () => {
-    const whole = [documents.certificate, documents.request, documents.signedAttributes]
+    const whole = [documents.certificate, documents.request, documents.revocationList, documents.signedAttributes]
     const damaged = fc
       .tuple(fc.constantFrom(...whole), fc.nat(), fc.integer({ min: 0, max: 255 }), fc.nat(40))
       .map(([bytes, at, value, cut]) => {
