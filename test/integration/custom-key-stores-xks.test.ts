@@ -422,6 +422,39 @@ describe('while the store is connected', () => {
   })
 })
 
+describe('a KMS that adds no layer of its own', () => {
+  it('hands the plaintext to the proxy, and its keys decrypt that for good', async () => {
+    await using plain = await startGateway({
+      config: {
+        listen: listening({}),
+        customKeyStores: {
+          strict: false,
+          caFile: `${certificates.directory}/ca.pem`,
+          timeoutMs: 2000,
+          doubleEncryption: false,
+        },
+      },
+    })
+    const client = plain.client()
+    const { CustomKeyStoreId = '' } = await client.send(new CreateCustomKeyStoreCommand(storeRequest()))
+    expect(await connectStore(client, CustomKeyStoreId)).toMatchObject({ ConnectionState: 'CONNECTED' })
+    const { KeyMetadata } = await client.send(
+      new CreateKeyCommand({ Origin: 'EXTERNAL_KEY_STORE', CustomKeyStoreId, XksKeyId: 'two' }),
+    )
+    const KeyId = KeyMetadata?.KeyId as string
+    const { CiphertextBlob } = await client.send(new EncryptCommand({ KeyId, Plaintext: Buffer.from('secret') }))
+    // header, no or some metadata, IV of 12 bytes, tag, and as many bytes as the plaintext has
+    const blob = Buffer.from(CiphertextBlob as Uint8Array)
+    expect(blob.length).toBe(50 + 1 + (blob[50] as number) + 1 + 12 + 16 + 2 + 'secret'.length)
+    expect(text((await client.send(new DecryptCommand({ CiphertextBlob }))).Plaintext)).toBe('secret')
+    // another KMS key, although of the same external key, is another key
+    await expect(kms.send(new DecryptCommand({ CiphertextBlob }))).rejects.toMatchObject({
+      name: 'AccessDeniedException',
+    })
+    await client.send(new ScheduleKeyDeletionCommand({ KeyId, PendingWindowInDays: 7 }))
+  })
+})
+
 describe('the end of an external key store', () => {
   it('comes after its last key, and the external key is not touched', async () => {
     expect(await disconnectStore(kms, storeId)).toMatchObject({ ConnectionState: 'DISCONNECTED' })
