@@ -5,7 +5,7 @@
  * A binding that changed is out of force from the moment its change is told until it is read again, never the other way round.
  */
 import { randomBytes } from 'node:crypto'
-import { type OffloadPolicy, offloadPolicies, type TlsBindingStore } from './authenticate/tls-bindings.ts'
+import { digestToken, type OffloadPolicy, offloadPolicies, type TlsBindingStore } from './authenticate/tls-bindings.ts'
 import { defaultKeyPolicy } from './authorize/authorize.ts'
 import type { Deadline } from './call.ts'
 import type { Catalog, KeyEntry, TlsBindingRecord } from './catalog/catalog.ts'
@@ -186,18 +186,17 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
       const entry = await getKey(request.key, locale)
       const publicKey = keys.publicKey(entry)
       const { account, region, keyId } = entry.key
-      const others = await catalog.listTlsBindings(account)
-      if (others.filter((each) => each.keyId === keyId && each.region === region).length >= limits.bindingsPerKey) {
-        throw new GatewayError('LimitExceeded', { text: `A key has at most ${limits.bindingsPerKey} bindings.` })
-      }
       const token = randomBytes(tokenBytes)
-      const binding = await catalog.createTlsBinding({
+      const wanted = {
         ...checked,
         ...{ account, region, keyId },
-        // tokens are digested like public keys, by SHA-256
-        tokenDigest: keyIdOf(token),
+        tokenDigest: digestToken(token),
         spkiDigest: keyIdOf(publicKey),
         createdAt: now(),
+      }
+      const binding = await catalog.createTlsBinding(wanted, (existing) => {
+        if (existing.length < limits.bindingsPerKey) return
+        throw new GatewayError('LimitExceeded', { text: `A key has at most ${limits.bindingsPerKey} bindings.` })
       })
       // the change was told and is being read already, but whoever has the token may use it at once
       await reload(account, binding.name)

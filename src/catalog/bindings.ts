@@ -117,13 +117,14 @@ export function openTlsBindings(ports: Ports) {
     })
 
   return {
-    async createTlsBinding(binding) {
+    async createTlsBinding(binding, review) {
       const { account, name } = binding
       const exists = () =>
         new GatewayError('AlreadyExists', { text: `A binding with the name ${name} exists in account ${account}.` })
       if (await locate(account, name)) throw exists()
       let made: TlsBindingRow | undefined
       await change(binding, name, (before, revision) => {
+        review?.(before.map(toTlsBindingRecord))
         made = toTlsBindingRow(binding, revision)
         const query = db.insertInto('tls_binding').values(made).compile()
         return { set: sortByName([...before, made]), statement: { query, expectRows: 1 } }

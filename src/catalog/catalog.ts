@@ -425,8 +425,14 @@ export interface Catalog extends AsyncDisposable {
     limit: number,
   ): Promise<readonly GrantRecord[]>
 
-  /** @throws GatewayError `KeyNotFound`; `AlreadyExists` when the account has a binding of that name. */
-  createTlsBinding(binding: Omit<TlsBindingRecord, 'revision'>): Promise<TlsBindingRecord>
+  /**
+   * `review` sees the bindings that the key has and throws to refuse; it may be called again when another gateway was faster.
+   * @throws GatewayError `KeyNotFound`; `AlreadyExists` when the account has a binding of that name.
+   */
+  createTlsBinding(
+    binding: Omit<TlsBindingRecord, 'revision'>,
+    review?: (existing: readonly TlsBindingRecord[]) => void,
+  ): Promise<TlsBindingRecord>
   /** @throws GatewayError `IntegrityFailed` when any binding of the same key was changed from outside. */
   findTlsBinding(account: string, name: string): Promise<TlsBindingRecord | undefined>
   /** In stable order; without those of damaged keys. */

@@ -84,6 +84,17 @@ describe('a TLS binding', () => {
     await expect(catalog.createTlsBinding(bindingOf(keys[0]))).rejects.toMatchObject({ code: 'AlreadyExists' })
   })
 
+  it('is not made when what the key has already speaks against it', async () => {
+    const key = await newName()
+    const first = await catalog.createTlsBinding(bindingOf(key))
+    const refuse = (existing: readonly TlsBindingRecord[]) => {
+      expect(existing).toEqual([first])
+      throw new RangeError('enough')
+    }
+    await expect(catalog.createTlsBinding(bindingOf(key, { name: 'second' }), refuse)).rejects.toThrow('enough')
+    expect(await catalog.listTlsBindings(account)).toEqual([first])
+  })
+
   it('needs a key', async () => {
     const nowhere = { account, region, keyId: 'none' }
     await expect(catalog.createTlsBinding(bindingOf(nowhere))).rejects.toMatchObject({ code: 'KeyNotFound' })
