@@ -8,7 +8,7 @@ import { askSocket, type Question } from '../../src/cli/operator-client.ts'
 import { encodeHello } from '../../src/transport/offload/frame-encoding.ts'
 import { certificateVerify, connectHks } from '../support/hks-client.ts'
 import { startHsmgate } from '../support/hsmgate-process.ts'
-import { bindKey } from '../support/offload.ts'
+import { type BoundKey, bindKey } from '../support/offload.ts'
 import { isAlive, serveGateway, writeServeConfig } from '../support/served-gateway.ts'
 import { createTestToken } from '../support/softhsm.ts'
 
@@ -21,6 +21,39 @@ async function makeKey(operator: string, policies = 'tls13-server') {
   const ask = <T>(noun: string, verb: string, question: Question = {}): Promise<T> =>
     askSocket<T>(operator, noun, verb, question)
   return bindKey({ ask }, await ask('tls', 'create-key', { spec: 'ECC_NIST_P256' }), { policies })
+}
+
+/** Three clients that retry what GOAWAY or the end of a connection cut off, as the provider does, and nothing else. */
+function startClients(file: string, key: BoundKey) {
+  const failures: unknown[] = []
+  let signed = 0
+  let stopping = false
+  const work = async (): Promise<void> => {
+    while (!stopping) {
+      try {
+        await using client = await connectHks(file, { tokens: [key.token] })
+        for (let i = 0; i < 50 && !stopping; i++) {
+          const answer = await client.sign({ keyId: key.spkiDigest, input: message })
+          if (answer.ok && verify('sha256', message, key.publicKey, answer.signature)) signed++
+          else if (!answer.ok && answer.retryable) break
+          else failures.push(answer)
+        }
+      } catch (cause) {
+        if ((cause as Error).message !== 'the connection is over') failures.push(cause)
+      }
+    }
+  }
+  const all = [1, 2, 3].map(work)
+  return {
+    failures,
+    get signed() {
+      return signed
+    },
+    async stop() {
+      stopping = true
+      await Promise.all(all)
+    },
+  }
 }
 
 const childrenOf = (pid: number): number[] =>
@@ -64,28 +97,9 @@ it(
     expect(workers.length).toBeGreaterThan(0)
     for (const pid of workers) expect(socketsOf(pid)).not.toContain(`socket:[${inode}]`)
 
-    // Clients that retry what GOAWAY or the end of a connection cut off, as the provider does, and nothing else.
-    const failures: unknown[] = []
-    let signed = 0
-    let stopping = false
-    const work = async (): Promise<void> => {
-      while (!stopping) {
-        try {
-          await using client = await connectHks(file, { tokens: [key.token] })
-          for (let i = 0; i < 50 && !stopping; i++) {
-            const answer = await client.sign(request)
-            if (answer.ok && verify('sha256', message, key.publicKey, answer.signature)) signed++
-            else if (!answer.ok && answer.retryable) break
-            else failures.push(answer)
-          }
-        } catch (cause) {
-          if ((cause as Error).message !== 'the connection is over') failures.push(cause)
-        }
-      }
-    }
-    const all = [1, 2, 3].map(work)
+    const clients = startClients(file, key)
     try {
-      await expect.poll(() => signed, { timeout: 30_000 }).toBeGreaterThan(20)
+      await expect.poll(() => clients.signed, { timeout: 30_000 }).toBeGreaterThan(20)
       process.kill(gatewayPid, 'SIGTERM')
       await expect.poll(() => isAlive(gatewayPid), { timeout: 30_000 }).toBe(false)
       // Nobody serves now: who connects waits in the kernel.
@@ -93,13 +107,12 @@ it(
       await running.output(/activated \d+[\s\S]*activated (\d+)/)
       await using patient = await waiting
       expect(await patient.sign(request)).toMatchObject({ ok: true })
-      const before = signed
-      await expect.poll(() => signed, { timeout: 30_000 }).toBeGreaterThan(before + 20)
+      const before = clients.signed
+      await expect.poll(() => clients.signed, { timeout: 30_000 }).toBeGreaterThan(before + 20)
     } finally {
-      stopping = true
-      await Promise.all(all)
+      await clients.stop()
     }
-    expect(failures).toEqual([])
+    expect(clients.failures).toEqual([])
     running.kill('SIGTERM')
     expect((await running.ended).code).toBe(0)
   },
@@ -202,3 +215,25 @@ it(
     expect([existsSync(socket), existsSync(chroot)]).toEqual([false, false])
   },
 )
+
+it('loses nobody when SIGUSR2 hands over to a new process', patience, async () => {
+  await using token = await createTestToken()
+  await using served = await serveGateway(token)
+  const run = path.join(served.directory, 'run')
+  const key = await makeKey(path.join(run, 'operator.sock'))
+  const clients = startClients(path.join(run, 'sign.sock'), key)
+  let successor: number | undefined
+  try {
+    await expect.poll(() => clients.signed, { timeout: 30_000 }).toBeGreaterThan(20)
+    served.kill('SIGUSR2')
+    successor = Number((await served.output(/process (\d+) takes over/))[1])
+    await expect.poll(() => isAlive(served.pid), { timeout: 30_000 }).toBe(false)
+    const before = clients.signed
+    await expect.poll(() => clients.signed, { timeout: 30_000 }).toBeGreaterThan(before + 20)
+  } finally {
+    await clients.stop()
+    if (successor !== undefined && isAlive(successor)) process.kill(successor, 'SIGTERM')
+  }
+  expect(clients.failures).toEqual([])
+  await served.ended
+})

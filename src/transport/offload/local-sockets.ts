@@ -55,7 +55,8 @@ export async function openLocalSockets(places: LocalSocketPlaces, parts: LocalSo
     if (!/^offload(-\d+)?$/.test(name)) continue
     const server = await open((each) => listenOnDescriptor(each, fd))
     listeners.set(name, descriptorOf(server))
-    endpoints.push(String(server.address()))
+    // The kernel knows a socket by the name that it was bound under (unix-socket.ts).
+    endpoints.push(String(server.address()).replace(/~$/, ''))
   }
   if (listeners.size > 0) return opened
 
