@@ -5,7 +5,7 @@
  * Start: lock, catalog, journal, HSM workers, row seal, settlement of what a crash left, system keys, credentials, doors. The doors
  * open last, so that whoever can connect can be served.
  */
-import { closeSync, mkdirSync, readFileSync } from 'node:fs'
+import { closeSync, mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { type Administration, createAdministration } from './administration.ts'
 import type { CheckpointSigner } from './audit/audit.ts'
@@ -49,12 +49,13 @@ import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
 import { ProblemsError } from './problem.ts'
 import { createRelatedEvents } from './related-events.ts'
+import { isLimited, type Reloaded, readTlsFiles, reload } from './reload.ts'
 import { createAliasFinder } from './resource-aliases.ts'
 import { createSimulation } from './simulation.ts'
 import { openTls } from './tls.ts'
 import { takeInheritedListeners } from './transport/inherited-listeners.ts'
 import { demandOnKey } from './transport/kms/conditions.ts'
-import { createKmsDoor, createRequestQuotas, describeKmsError } from './transport/kms/kms.ts'
+import { createKmsDoor, createRequestQuotas, describeKmsError, type KmsDoor } from './transport/kms/kms.ts'
 import { describeOffloadError } from './transport/offload/offload.ts'
 import { openOffload } from './transport/offload/open.ts'
 import { createOperatorCommands } from './transport/operator/commands.ts'
@@ -85,8 +86,8 @@ export interface Gateway extends AsyncDisposable {
   readonly unknownObjects: Promise<readonly UnknownObject[]>
   /** What is due now (deletion, rotation, expiry) is done, last uses are written; resolves when it is. */
   settle(): Promise<void>
-  /** Replaces workers whose token configuration may have changed (module, PIN file, sessions). */
-  replaceWorkers(reason: string): void
+  /** Uses a new configuration as far as a running gateway can (reload.ts). */
+  reload(next: Config): Reloaded
   /** Starts this program anew in place of this process. When it resolves the new one is warm: close this gateway, then let go. */
   startSuccessor(): Promise<Successor>
   /** Sends a state (sd_notify(3)) to the service manager, if one asked for it. */
@@ -228,8 +229,8 @@ export async function openGateway(
   const signed = journal.lastCheckpoint?.catalogRevision
   const gate = await openDestructionGate(catalog, { catalog: foundRevision, signed }, clock)
   await gate.check()
-  const limited = config.quotas.enabled ?? !config.development
-  const quotas = createRequestQuotas({ ...config.quotas, enabled: limited })
+  let current = config
+  const quotas = createRequestQuotas({ ...config.quotas, enabled: isLimited(config) })
   const lastUsage = stack.use(openLastUsage({ catalog, failed: (cause) => observer.unexpected('last uses', cause) }))
   const turns = createKeyTurns()
   const bindings = createTlsBindingStore()
@@ -258,7 +259,9 @@ export async function openGateway(
     allowImportThroughMemory: config.allowImportThroughMemory,
     lastUsage,
     wake: () => void rounds.run(),
-    ...(limited ? { keysPerRegion: config.quotas.keysPerRegion } : {}),
+    get keysPerRegion() {
+      return isLimited(current) ? current.quotas.keysPerRegion : Number.POSITIVE_INFINITY
+    },
     related: createRelatedEvents(journal, (name) => keys.keyArn(name)),
     mayTlsKeySign: (key) => bindings.permits(key, 'any'),
   })
@@ -365,13 +368,10 @@ export async function openGateway(
   if (operatorEndpoint !== undefined && http) noteDoor(observer, 'operator', operatorEndpoint, http.address)
 
   let kms: string | undefined
+  let kmsDoor: KmsDoor | undefined
   const address = config.listen.kms
   if (address !== null) {
-    const tls = address.tls && {
-      cert: readFileSync(address.tls.certificateFile),
-      key: readFileSync(address.tls.keyFile),
-      ...(address.tls.clientCaFile !== undefined && { ca: readFileSync(address.tls.clientCaFile) }),
-    }
+    const tls = address.tls && readTlsFiles(address.tls)
     const door = stack.use(
       createKmsDoor({
         keys,
@@ -391,6 +391,7 @@ export async function openGateway(
         onRefused: (name) => observer.note('debug', 'request refused', { name }),
       }),
     )
+    kmsDoor = door
     const fd = inherited.get('kms')
     const place = fd === undefined ? { host: address.address, port: address.port } : { fd }
     const bound = await door.listen(place).catch((cause) => {
@@ -459,7 +460,18 @@ export async function openGateway(
     async settle() {
       await Promise.all([deletions.run(), rounds.run(), lastUsage.flush()])
     },
-    replaceWorkers: (reason) => hsm.replaceWorkers(reason),
+    reload(next) {
+      const reloaded = reload(current, next, {
+        quotas,
+        setLogLevel: observer.setLevel,
+        kmsDoor,
+        setTokens: (tokens) => hsm.setTokens(toHsmTokens(tokens)),
+        replaceWorkers: () => hsm.replaceWorkers('reload'),
+      })
+      current = reloaded.config
+      observer.reloaded()
+      return reloaded
+    },
     startSuccessor: () => startSuccessor(listeners),
     tellServiceManager(state) {
       const socket = process.env.NOTIFY_SOCKET
@@ -507,14 +519,17 @@ function sessionsOf({ sessions, profile }: Pick<TokenConfig, 'sessions' | 'profi
   return sessions ?? (profile === 'softhsm' ? defaultSessions.softhsm : defaultSessions.other)
 }
 
-function openTokens(config: Config, observer: Observer): Promise<SupervisedHsm> {
-  // Tokens of custom key stores are opened when their store is connected.
-  const tokens = Object.entries(config.tokens).flatMap(([name, { pinFile, ...token }]) =>
+/** Tokens of custom key stores are opened when their store is connected. */
+function toHsmTokens(tokens: Config['tokens']) {
+  return Object.entries(tokens).flatMap(([name, { pinFile, ...token }]) =>
     pinFile === undefined ? [] : [{ ...token, name, pinFile, sessions: sessionsOf(token) }],
   )
+}
+
+function openTokens(config: Config, observer: Observer): Promise<SupervisedHsm> {
   const groups = Object.entries(config.groups).map(([name, { tokens: members }]) => ({ name, tokens: members }))
   return openHsm({
-    tokens,
+    tokens: toHsmTokens(config.tokens),
     groups,
     stateDirectory: config.stateDirectory,
     observe: observer.hsm,

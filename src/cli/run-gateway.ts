@@ -2,7 +2,6 @@
  * The life of a gateway in this process: open, ready, drain on SIGINT or SIGTERM; SIGHUP is what the command makes of it. One gateway
  * for each process: the signals are the process's.
  */
-import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/config.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Successor } from '../hand-over.ts'
@@ -42,7 +41,7 @@ async function runToItsEnd(
   await ready(gateway, config)
   gateway.tellServiceManager(`READY=1\nMAINPID=${process.pid}`)
 
-  const reload = () => reloadGateway(terminal, gateway, load, config)
+  const reload = () => reloadGateway(terminal, gateway, load)
   if (hangUp === 'reload') process.on('SIGHUP', reload)
   try {
     return (await Promise.race([signals.stop, handOver.from(gateway)])) ?? undefined
@@ -126,7 +125,7 @@ export function listenForStop(terminal: Terminal, names: readonly NodeJS.Signals
   }
 }
 
-function reloadGateway(terminal: Terminal, gateway: Gateway, load: () => Config, running: Config): void {
+function reloadGateway(terminal: Terminal, gateway: Gateway, load: () => Config): void {
   let next: Config
   try {
     next = load()
@@ -135,17 +134,10 @@ function reloadGateway(terminal: Terminal, gateway: Gateway, load: () => Config,
     terminal.err(`configuration not reloaded; the gateway goes on with the old one\n${formatProblems(cause.problems)}`)
     return
   }
-  const changed = changedSections(running, next)
-  if (changed.length > 0) {
-    terminal.err(`the configuration is right, but these changes need a restart: ${changed.join(', ')}\n`)
-  }
-  // Module and PIN files are read by workers: new ones see what is there now.
-  gateway.replaceWorkers('reload')
-  gateway.observer.reloaded()
-}
-
-/** Top-level keys whose values differ. */
-export function changedSections(running: Config, next: Config): readonly string[] {
-  const keys = new Set([...Object.keys(running), ...Object.keys(next)]) as ReadonlySet<keyof Config>
-  return [...keys].filter((key) => !isDeepStrictEqual(running[key], next[key]))
+  const { needsRestart, problems } = gateway.reload(next)
+  terminal.err(formatProblems(problems))
+  if (needsRestart.length === 0) return
+  const names = needsRestart.join(', ')
+  terminal.err(`the configuration is right, but these changes need a restart: ${names}\n`)
+  terminal.err('  remedy: SIGUSR2 hands over to a new process without a lost request; or restart\n')
 }

@@ -53,6 +53,8 @@ export interface HsmOptions {
 }
 
 export interface SupervisedHsm extends Hsm, TokenGroups {
+  /** What workers that start from now on are told of their tokens, by name; others are ignored. */
+  setTokens(tokens: readonly TokenConfig[]): void
   /** Starts new workers, moves the traffic, drains the old ones. */
   replaceWorkers(reason: string): void
 }
@@ -358,6 +360,12 @@ function createPort(groups: ReadonlyMap<string, Group>): Omit<SupervisedHsm, key
       const token = tokens().find((supervisor) => supervisor.token.name === name)
       if (token === undefined) throw new GatewayError('NotFound', { text: `No token ${name} is configured.` })
       await token.retryLogin()
+    },
+    setTokens(changed) {
+      for (const supervisor of tokens()) {
+        const next = changed.find(({ name }) => name === supervisor.token.name)
+        if (next !== undefined) supervisor.setToken(next)
+      }
     },
     replaceWorkers(reason) {
       for (const token of tokens()) token.replaceAll(reason)

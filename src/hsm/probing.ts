@@ -23,7 +23,7 @@ const limitMs = 180_000
 const maxFailures = 3
 
 export function createProber(options: {
-  readonly token: TokenConfig
+  readonly token: () => TokenConfig
   readonly cache: CapabilityCache
   readonly observe: HsmEvents
   /** Another serve worker to try on. */
@@ -40,13 +40,13 @@ export function createProber(options: {
     capabilities = proven
     failures = 0
     trouble = undefined
-    observe.capabilitiesKnown(token.name, isCached, elapsedMs)
+    observe.capabilitiesKnown(token().name, isCached, elapsedMs)
     options.onChange()
   }
 
   async function learn(worker: WorkerProcess, ready: WorkerReady): Promise<void> {
     const startedAtMs = performance.now()
-    const cached = cache.find(token.name, token.module, ready)
+    const cached = cache.find(token().name, token().module, ready)
     if (cached !== undefined) {
       know(cached, true, performance.now() - startedAtMs)
       return
@@ -56,7 +56,7 @@ export function createProber(options: {
     try {
       const answer = await worker.ask('probe', {}, limitMs)
       const proven = answer.capabilities as Capabilities
-      cache.put(token.name, token.module, ready, proven)
+      cache.put(token().name, token().module, ready, proven)
       know(proven, false, performance.now() - startedAtMs)
     } catch (error) {
       failures++

@@ -58,6 +58,8 @@ export interface TokenSupervisor {
   start(): void
   replace(worker: WorkerProcess, reason: string): void
   replaceAll(reason: string): void
+  /** For workers that start from now on; the number of workers stays. */
+  setToken(token: TokenConfig): void
   /** @throws GatewayError `KeyUnavailable` when the token still doesn't take the PIN. */
   retryLogin(): Promise<void>
   close(): Promise<void>
@@ -75,8 +77,9 @@ const sessionObjectGraceMs = 2000
 const isRefusal = ({ rv }: WorkerFailure): boolean => rv >= 0xa0 && rv <= 0xa4 // CKR_PIN_INCORRECT .. CKR_PIN_LOCKED
 
 export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
-  const { token, latch, cache, observe } = options
-  const owner = pinOwnerOf(token)
+  const { latch, cache, observe } = options
+  let { token } = options
+  let owner = pinOwnerOf(token)
   const settled = Promise.withResolvers<void>()
   const draining = new Set<WorkerProcess>()
   const places: readonly Place[] = [
@@ -84,7 +87,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     ...Array.from({ length: token.workers }, (_, i) => createPlace('serve', `${token.name}/serve-${i + 1}`)),
   ]
   const prober = createProber({
-    token,
+    token: () => token,
     cache,
     observe,
     findWorker: () => places.find(({ role, current }) => role === 'serve' && current?.state === 'ready')?.current,
@@ -350,8 +353,17 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
     if (now !== undefined) options.router().checkTrouble()
   }
 
+  function watch(): void {
+    endWatch()
+    endWatch = watchFiles([token.module, ...(token.pin === undefined ? [token.pinFile] : [])], () =>
+      replaceAll('the module or PIN file changed'),
+    )
+  }
+
   return {
-    token,
+    get token() {
+      return token
+    },
     breaker: createBreaker(),
     settled: settled.promise,
     label: () => lastReady?.label ?? token.label ?? '',
@@ -373,9 +385,7 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
           sessions,
         })),
     start() {
-      endWatch = watchFiles([token.module, ...(token.pin === undefined ? [token.pinFile] : [])], () =>
-        replaceAll('the module or PIN file changed'),
-      )
+      watch()
       // All processes start together; their logins then queue up behind that of `manage`.
       for (const place of places) order(place)
     },
@@ -384,6 +394,11 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
       if (place !== undefined) reorder(place, reason)
     },
     replaceAll,
+    setToken(next) {
+      token = { ...next, name: token.name, workers: token.workers }
+      owner = pinOwnerOf(token)
+      if (!closing) watch()
+    },
     async retryLogin() {
       if (trouble() === undefined) return
       clearLatch()

@@ -46,6 +46,8 @@ export interface Observer {
   gatewayStopping(reason: string): void
   gatewayStopped(): void
   reloaded(): void
+  /** From the next line on. */
+  setLevel(level: LogLevel): void
   /** A part of the gateway that is not asked for by a call found something wrong. */
   problem(problem: Problem): void
   /** An error that nobody expected; the gateway goes on. */
@@ -102,6 +104,9 @@ export function createObserver(options: ObserverOptions): Observer {
     gatewayStopping: (reason) => logger.info({ reason }, 'gateway is stopping'),
     gatewayStopped: () => logger.info('gateway stopped'),
     reloaded: () => logger.info('configuration reloaded'),
+    setLevel(level) {
+      logger.level = level
+    },
     problem: ({ at, cause, remedy }) => logger.error({ at, problem: cause, remedy }, 'problem'),
     unexpected: (where, cause) => logger.error({ where, cause }, 'unexpected error'),
     note: (level, message, fields = {}) => logger[level](fields, message),

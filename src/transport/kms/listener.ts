@@ -6,13 +6,14 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type AddressInfo, Server, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { TLSSocket } from 'node:tls'
+import { TLSSocket, Server as TlsServer } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Source } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import { descriptorOf } from '../descriptor.ts'
 import { renderFailure } from './json-protocol.ts'
 import { KmsError } from './kms-error.ts'
+import { createTrustedProxies } from './trusted-proxies.ts'
 import type { WireProtocol, WireResponse } from './wire.ts'
 
 export interface ListenerLimits {
@@ -72,6 +73,10 @@ export interface Listener extends AsyncDisposable {
   close(): Promise<void>
   /** The listening socket. */
   descriptor(): number
+  /** For requests that come from now on. */
+  setTrustedProxies(entries: readonly string[]): void
+  /** For connections that come from now on. @throws Error when OpenSSL refuses them, TypeError where the listener has no TLS */
+  setCertificates(tls: NonNullable<ListenerOptions['tls']>): void
 }
 
 /** What AWS sends besides, so that no cache keeps an answer. */
@@ -83,14 +88,15 @@ const fixedHeaders = {
 
 export function createListener(options: ListenerOptions): Listener {
   const limits = { ...defaultLimits, ...options.limits }
-  const { answer, trustedProxies = [], onRefused = () => {} } = options
+  const { answer, onRefused = () => {} } = options
+  let proxies = createTrustedProxies(options.trustedProxies ?? [])
   const app = fastify({
     logger: false,
     bodyLimit: limits.maxBodyBytes,
     requestTimeout: limits.requestTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
     return503OnClosing: false,
-    trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
+    trustProxy: (address: string) => proxies.has(address),
     clientErrorHandler: (error, socket) => refuseConnection(error, socket as Socket, onRefused),
     frameworkErrors: (error, _request, reply) => refuse(reply, new KmsError('UnknownOperation', undefined, error), 404),
     ...serverOptions(options, limits),
@@ -133,7 +139,7 @@ export function createListener(options: ListenerOptions): Listener {
       body: Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0),
       requestId,
       receivedAt: Date.now(),
-      source: sourceOf(request, trustedProxies.length > 0),
+      source: sourceOf(request, !proxies.isEmpty),
     })
     return send(reply, requestId, response, closing !== undefined)
   })
@@ -176,6 +182,13 @@ export function createListener(options: ListenerOptions): Listener {
       return closing
     },
     descriptor: () => descriptorOf(server),
+    setTrustedProxies(entries) {
+      proxies = createTrustedProxies(entries)
+    },
+    setCertificates(tls) {
+      if (!(server instanceof TlsServer)) throw new TypeError('the listener has no TLS')
+      server.setSecureContext({ ...tls, minVersion: 'TLSv1.2' })
+    },
     [Symbol.asyncDispose]() {
       return this.close()
     },

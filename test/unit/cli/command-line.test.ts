@@ -3,8 +3,6 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { openJournal } from '../../../src/audit/journal.ts'
-import { changedSections } from '../../../src/cli/run-gateway.ts'
-import { parseConfig } from '../../../src/config/load.ts'
 import { loadAddon } from '../../../src/hsm/worker/addon.ts'
 import { runHsmgate } from '../../support/terminal.ts'
 
@@ -238,20 +236,5 @@ describe('hsmgate audit verify', () => {
     ])
     expect(code).toBe(1)
     expect(err).toMatch(/^.+: .+\n {2}remedy: .+\n$/)
-  })
-})
-
-describe('changedSections', () => {
-  it('names the top-level keys whose values differ', () => {
-    const config = (more: object) =>
-      parseConfig(
-        JSON.stringify({ tokens: { a: { module: 'm', label: 'l', pinFile: 'p' } }, ...more }),
-        '/x/config.json',
-      )
-    expect(changedSections(config({}), config({}))).toEqual([])
-    expect(changedSections(config({}), config({ listen: { kms: { port: 1 } }, regions: ['eu-west-1'] }))).toEqual([
-      'regions',
-      'listen',
-    ])
   })
 })
