@@ -4,7 +4,7 @@
  */
 import { mkdir, readFile } from 'node:fs/promises'
 import { type ClientHttp2Session, connect } from 'node:http2'
-import { Agent, type RequestOptions, request } from 'node:https'
+import { Agent, request } from 'node:https'
 import path from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { signRequest } from '../../src/authenticate/sign-request.ts'
@@ -105,10 +105,10 @@ const agentOptions = { keepAlive: true, maxSockets: 8 }
 export function createXksClient(
   { endpoint, ca }: Pick<XksGateway, 'endpoint' | 'ca'>,
   store: XksStore,
-  tls: RequestOptions = {},
+  tls: { readonly cert?: string; readonly key?: string } = {},
 ): XksClient {
   // the certificate is for the name, whatever Host header a test sends
-  const agent = new Agent({ ...agentOptions, ca, servername: 'localhost' })
+  const agent = new Agent({ ...agentOptions, ca, servername: 'localhost', ...tls })
   const { hostname, port, host } = new URL(endpoint)
   return {
     async call(api, body = {}, options = {}) {
@@ -122,7 +122,6 @@ export function createXksClient(
           path: target,
           agent,
           headers: { ...length, ...headers },
-          ...tls,
         })
         asking.on('response', resolve)
         asking.on('error', reject)
