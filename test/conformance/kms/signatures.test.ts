@@ -140,7 +140,7 @@ describe('Sign and Verify', () => {
       __type: 'InvalidKeyUsageException',
       message: 'Algorithm ECDSA_SHA_384 is incompatible with key spec ECC_NIST_P256.',
     })
-    expect(await sign('p256', 'SM2DSA')).toMatchObject({ __type: 'InvalidKeyUsageException' })
+    expect(await sign('p256', 'SM2DSA')).toMatchObject({ __type: 'UnsupportedOperationException' })
     expect(await sign('p256', 'NONE')).toMatchObject({ __type: 'ValidationException' })
   })
 
