@@ -253,11 +253,18 @@ async function parseSubject(subject: string | undefined, alternatives: readonly 
   const { Name } = await loadX509()
   try {
     const name = new Name(subject)
-    if (name.toJSON().length > 0) return name
+    const values = name.toJSON().flatMap((attributes) => Object.values(attributes).flat())
+    name.toArrayBuffer()
+    if (values.length > 0 && values.every(isNameValue)) return name
   } catch {
     // said below
   }
   throw invalid('The subject is no distinguished name such as CN=shop.example,O=Shop,C=DE.')
+}
+
+/** X.520, upper bounds of name, organization name and their like. `#` begins DER of the caller's own (RFC 4514 section 2.4). */
+function isNameValue(value: string | object): boolean {
+  return typeof value === 'string' && value.length >= 1 && value.length <= 64 && !value.startsWith('#')
 }
 
 /** @throws GatewayError `ValidationFailed` */
@@ -265,13 +272,21 @@ function parseAlternatives(names: readonly string[]): JsonGeneralName[] {
   if (names.length > maxNames) throw invalid(`There are at most ${maxNames} alternative names.`)
   return names.map((name) => {
     const [, type = '', value = ''] = /^(?:(dns|ip):)?(.*)$/is.exec(name) ?? []
-    if (type.toLowerCase() !== 'dns' && isIP(value) !== 0) return { type: 'ip', value }
+    if (type.toLowerCase() !== 'dns' && isIP(value) !== 0) return { type: 'ip', value: canonicalAddress(value) }
     const host = value.startsWith('*.') ? value.slice(2) : value
     const ascii = domainToASCII(host).toLowerCase()
     const isName = ascii.length <= 253 && /^(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9-]+$/.test(ascii)
     if (type.toLowerCase() === 'ip' || !isName) throw invalid(`${name} is neither a DNS name nor an IP address.`)
     return { type: 'dns', value: value.startsWith('*.') ? `*.${ascii}` : ascii }
   })
+}
+
+/** In hexadecimal throughout: the library knows no IPv4 addresses inside IPv6 ones. A zone (`%eth0`) is of this machine alone. */
+function canonicalAddress(address: string): string {
+  if (isIP(address) === 4) return address
+  const url = URL.parse(`http://[${address}]`)
+  if (url === null) throw invalid(`${address} is no address that a certificate can name.`)
+  return url.hostname.slice(1, -1)
 }
 
 function invalid(text: string): GatewayError {

@@ -217,6 +217,9 @@ describe('a certificate request', () => {
 
   it.each([
     [['--subject', 'shop'], /no distinguished name/],
+    [['--subject', 'CN=a,O=#0401aa'], /no distinguished name/],
+    [['--subject', `CN=${'a'.repeat(65)}`], /no distinguished name/],
+    [['--san', 'fe80::1%eth0'], /no address that a certificate can name/],
     [[], /A subject is missing/],
     [['--san', 'shop example'], /neither a DNS name nor an IP address/],
     [['--san', 'IP:shop.example'], /neither a DNS name nor an IP address/],
