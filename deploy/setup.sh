@@ -12,6 +12,7 @@ needed_to_run=(
   'g++          | g++                         | compiles the native addon and pkcs11js'
   'make         | make                        | drives the native builds'
   'python3      | python3                     | node-gyp, which builds pkcs11js, is written in it'
+  'libssl-dev   | /usr/include/openssl/provider.h /usr/include/*/openssl/provider.h | headers of the OpenSSL that TLS servers use; the provider is compiled against them'
 )
 needed_to_test=(
   'awscli        | aws                        | an unmodified AWS client that the tests drive'
@@ -19,7 +20,6 @@ needed_to_test=(
   'openssl       | openssl                    | checks signatures, public keys and OAEP independently'
   'opensc        | pkcs11-tool                | looks at tokens from outside the gateway'
   'libnss3-tools | certutil                   | makes databases of NSS softokn, a second PKCS#11 module for the tests'
-  'libssl-dev    | /usr/include/openssl/ssl.h | headers that native tests compile against'
   'clang-format  | clang-format               | checks the format of C and C++'
   'shellcheck    | shellcheck                 | checks shell scripts'
 )
@@ -142,21 +142,21 @@ build_pkcs11js() {
     give_up 'pkcs11js could not be built (the words of its build are above)' "npm_config_nodedir=$headers $command"
 }
 
-# Checks the metrics and the alert rules. Its package would start a server, so it is not installed: one program is taken out of it.
-unpack_promtool() {
-  local folder=node_modules/.cache/promtool package
+# unpack_program COMMAND PACKAGE PATH WHY: takes one program out of a Debian package. Nothing is installed, so no server starts.
+unpack_program() {
+  local command=$1 from=$2 member=$3 why=$4 folder=node_modules/.cache/$1 package
   local -a as_root=()
-  if type -P promtool >/dev/null || [[ -x $folder/promtool ]]; then return 0; fi
-  type -P apt-get >/dev/null || give_up 'missing: promtool; this machine has no apt-get' 'put promtool of Prometheus on the PATH, then run the same command again'
-  say 'fetching promtool, which checks metrics and alert rules, out of the Debian package prometheus; nothing is installed'
+  if type -P "$command" >/dev/null || [[ -x /usr/sbin/$command || -x $folder/$command ]]; then return 0; fi
+  type -P apt-get >/dev/null || give_up "missing: $command; this machine has no apt-get" "put $command on the PATH, then run the same command again"
+  say "fetching $command, $why, out of the Debian package $from; nothing is installed"
   ((EUID == 0)) || as_root=(sudo)
   rm -rf "$folder.new" && mkdir -p "$folder.new"
   (
     cd "$folder.new"
-    apt-get -qq download prometheus 2>/dev/null || { "${as_root[@]}" apt-get -qq update && apt-get -qq download prometheus; }
-    for package in prometheus_*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x --strip-components=3 ./usr/bin/promtool; done
-    rm -f prometheus_*.deb
-  ) || give_up 'missing: promtool; apt-get could not fetch the package prometheus (its own words are above)' 'apt-get update && apt-get download prometheus'
+    apt-get -qq download "$from" 2>/dev/null || { "${as_root[@]}" apt-get -qq update && apt-get -qq download "$from"; }
+    for package in "$from"_*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x --strip-components=3 ".$member"; done
+    rm -f "$from"_*.deb
+  ) || give_up "missing: $command; apt-get could not fetch the package $from (its own words are above)" "apt-get update && apt-get download $from"
   rm -rf "$folder" && mv "$folder.new" "$folder"
 }
 
@@ -184,10 +184,11 @@ set_up() {
   build_pkcs11js
   # The tests also need the module that makes other modules fail.
   if [[ $purpose == test ]]; then
-    unpack_promtool
+    unpack_program promtool prometheus /usr/bin/promtool 'which checks metrics and alert rules'
+    unpack_program nginx nginx /usr/sbin/nginx 'a TLS server that the tests drive'
     build_native all
   else
-    build_native addon
+    build_native 'addon provider'
   fi
 }
 

@@ -136,8 +136,7 @@ static enum step step_after_gateway_error(struct operation_state *state, unsigne
         pool_failed(state->pool, endpoint, probe);
     else
         pool_succeeded(state->pool, endpoint);
-    return error->code == GATEWAY_BUSY || error->code == GATEWAY_HSM ? STEP_FAILED_ATTEMPT
-                                                                     : STEP_GIVE_UP;
+    return error->retryable ? STEP_FAILED_ATTEMPT : STEP_GIVE_UP;
 }
 
 static enum step step_after_trouble(struct operation_state *state, unsigned endpoint, bool probe,

@@ -177,10 +177,10 @@ describe('deploy/setup.sh', () => {
     await writeFile(path.join(machine, 'native/Makefile'), 'all:\n')
     await offer('make', `${note}\n[[ $* != *--question* || -e "$BIN/../built" ]]`)
     await setUp('run')
-    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native addon --jobs/)
+    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native addon provider --jobs/)
     await writeFile(path.join(machine, 'built'), '')
     expect(await setUp('run')).toEqual({ status: 0, stdout: '', stderr: '' })
-    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native addon --question/)
+    expect((await calls()).at(-1)).toMatch(/^make .*--directory=native addon provider --question/)
   })
 
   it('tries again after an npm that failed', async () => {
