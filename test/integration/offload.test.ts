@@ -229,6 +229,21 @@ describe('a stolen key reference', () => {
     expect(record?.additionalEventData).toMatchObject({ uid: process.getuid?.(), app: 'test' })
   })
 
+  it('cannot fill the journal: of many refusals in a second some are records, all are counted', async () => {
+    const key = await boundKey('ECC_NIST_P256', { users: [(process.getuid?.() ?? 0) + 4242] })
+    await using client = await connectHks(socket(), { tokens: [key.token] })
+    const answers = await Promise.all(
+      Array.from({ length: 60 }, () => client.sign({ keyId: key.spkiDigest, input: message })),
+    )
+    for (const answer of answers) expect(answer).toMatchObject({ ok: false, code: errorNumbers.unauthenticated })
+    const records = await offloadRecords(gateway, key.name)
+    expect(records.length).toBeGreaterThanOrEqual(5)
+    expect(records.length).toBeLessThanOrEqual(15)
+    const { text } = await gateway.gateway.observer.metrics()
+    const counted = Number(/offload_refused_total\{peer="local",code="PeerRefused"\} (\d+)/.exec(text)?.[1])
+    expect(counted).toBeGreaterThanOrEqual(60)
+  })
+
   it('signs nothing after its token was revoked, on connections that were open before either', async () => {
     const key = await boundKey('ECC_NIST_P256')
     await using client = await connectHks(socket(), { tokens: [key.token] })

@@ -19,6 +19,26 @@ export interface BindingLimits {
   readonly underWay: number
 }
 
+/** Refused peers of one binding that are journaled in a second. */
+const refusalsPerSecond = 5
+
+/**
+ * Whether a refused peer of this binding is one more record of the journal: a stolen token must not fill the disk. What is beyond is counted,
+ * and logged at a limited rate.
+ */
+export function createRefusalLimit(): (binding: TlsBinding, nowMs: number) => boolean {
+  const seen = new WeakMap<TlsBinding, { second: number; refused: number }>()
+  return (binding, nowMs) => {
+    const second = Math.floor(nowMs / 1000)
+    let count = seen.get(binding)
+    if (count?.second !== second) {
+      count = { second, refused: 0 }
+      seen.set(binding, count)
+    }
+    return ++count.refused <= refusalsPerSecond
+  }
+}
+
 export function createBindingLimits(maxPending: number): BindingLimits {
   const uses = new WeakMap<TlsBinding, Use>()
   let pending = 0

@@ -10,11 +10,12 @@ import type { Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { TlsSigner } from '../../keys/keys.ts'
 import type { Caller, Operation, Pipeline } from '../../pipeline.ts'
-import { createBindingLimits } from './binding-limits.ts'
+import { createBindingLimits, createRefusalLimit } from './binding-limits.ts'
 import type { Answer, Asked, ConnectionLimits, ConnectionParts } from './connection.ts'
 import { type ConnectionSetLimits, createConnectionSet } from './connection-set.ts'
 import { describeFailure } from './dialect.ts'
 import type { OffloadEvents as Events } from './events.ts'
+import { OffloadError } from './offload-error.ts'
 import {
   findLocalPeer,
   findRelayPeer,
@@ -88,6 +89,7 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
     maxInputBytes: limits.maxInputBytes,
     timeoutMs: limits.maxBudgetMs,
   }) as Operation as Operation<unknown, unknown, Buffer>
+  const isJournaled = createRefusalLimit()
   const principals = new WeakMap<TlsBinding, Principal>()
   const connections = createConnectionSet(limits, events)
   const localParts: Omit<ConnectionParts, 'closed'> = { limits, instanceId, events, sign, knows }
@@ -105,15 +107,20 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
       deadline: { atMs: receivedMs + budgetMs },
       source,
       partition,
-      authenticate: () => callerOf(binding, token),
+      authenticate: () => callerOf(binding, asked),
     })
     if (outcome.ok) return { ok: true, signature: outcome.output as Buffer }
     return { ok: false, failure: describeFailure(outcome.error) }
   }
 
-  /** @throws GatewayError `CredentialsUnknown` */
-  function callerOf(binding: TlsBinding | undefined, token: Buffer): Caller {
+  /**
+   * The operation refuses a peer that is not the binding's, so that the journal tells of it; this does when it was told often enough.
+   * @throws GatewayError `CredentialsUnknown`, OffloadError `PeerRefused`
+   */
+  function callerOf(binding: TlsBinding | undefined, { token, peer, receivedMs }: Asked): Caller {
     if (binding === undefined) throw new GatewayError('CredentialsUnknown')
+    const refusal = refusalOfPeer(binding, peer, parts.isRelayApproved)
+    if (refusal !== undefined && !isJournaled(binding, receivedMs)) throw new OffloadError('PeerRefused', refusal)
     return { principal: principalOf(binding), region: binding.region, admit: () => requireBound(token) }
   }
 

@@ -224,6 +224,17 @@ describe('a connection to the signing socket', () => {
     await other.ping()
   })
 
+  it('forgets a client that leaves in the middle of a frame', async () => {
+    const { raw, door } = await openDoor()
+    const socket = await raw()
+    socket.write(Buffer.concat([hello([token]), request(1).subarray(0, 40)]))
+    await until(() => socket.received().length > 0)
+    socket.end()
+    await socket.over
+    await until(() => door.connections === 0)
+    expect(log.filter((line) => line.startsWith('broken'))).toEqual([])
+  })
+
   it('tells a greeting without a common version, or one that does not parse, why it ends', async () => {
     const { file } = await openDoor()
     await expect(connectHks(file, { minVersion: 2, maxVersion: 9 })).rejects.toThrow('5: no common version')
