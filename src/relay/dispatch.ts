@@ -187,6 +187,9 @@ export function createDispatch(
       upstream.succeeded()
       upstream.counters.signatures++
       settle(work, { ok: true, signature: answer.signature })
+    } else if (answer.kind === 'lost' && answer.isUnseen) {
+      work.sends--
+      again(work, maxSends, unreachable)
     } else if (answer.kind === 'lost') {
       noteEnd(upstream, 'lost', answer.detail)
       again(work, maxSendsAfterLoss, unreachable)

@@ -36,7 +36,12 @@ export interface Forwarded {
 export type LinkAnswer =
   | { readonly kind: 'signature'; readonly signature: Buffer }
   | { readonly kind: 'error'; readonly error: ErrorBody }
-  | { readonly kind: 'lost'; readonly detail: string }
+  | {
+      readonly kind: 'lost'
+      readonly detail: string
+      /** It crossed the leave that the gateway took, which then ended in good order: it was never looked at. */
+      readonly isUnseen: boolean
+    }
 
 export type OnAnswer = (answer: LinkAnswer) => void
 
@@ -83,6 +88,9 @@ export interface Link {
 
 /** Written and not yet taken by the kernel: a gateway that does not read gets nothing new. */
 const maxUnsentBytes = 256 * 1024
+/** A TLS 1.3 client learns only afterwards that its certificate was refused, and some servers just hang up. */
+const noWelcome =
+  'it closed the connection before WELCOME: it does not take the certificate of this relay, or has no room'
 /** Between our end of a connection and the gateway's. */
 const lingerMs = 1000
 /** Of items around the input: each but `input` at its longest. */
@@ -308,20 +316,19 @@ export function openLink(parts: LinkParts): Link {
   function onClose(): void {
     isClosed = true
     clearTimeout(timer)
-    const isInOrder = isLeaving && open.size === 0 && reason === undefined
-    const detail =
-      reason ?? (welcome === undefined ? 'it closed the connection before WELCOME' : 'it closed the connection')
+    // whoever took leave has answered what he took on
+    const isInOrder = isLeaving && reason === undefined
+    const detail = reason ?? (welcome === undefined ? noWelcome : 'it closed the connection')
     const lost = [...open.values()]
     open.clear()
     tokens.clear()
     parts.closed(link, isInOrder ? undefined : detail)
-    for (const onAnswer of lost) onAnswer({ kind: 'lost', detail })
+    for (const onAnswer of lost) onAnswer({ kind: 'lost', detail, isUnseen: isInOrder })
   }
 }
 
-/** OpenSSL's texts carry a thread's number and file names; the part that says something is the reason. */
-function describe(error: NodeJS.ErrnoException & { readonly reason?: string }): string {
-  const { code, reason, message } = error
-  if (reason !== undefined) return `TLS: ${reason}`
+/** Errors of OpenSSL say in `reason` what happened; their messages carry numbers of threads and names of its files besides. */
+function describe({ code, reason, message }: NodeJS.ErrnoException & { readonly reason?: string }): string {
+  if (reason !== undefined && (code === undefined || code.startsWith('ERR_SSL_'))) return `TLS: ${reason}`
   return code === undefined ? message.slice(0, 200) : `${code}: ${message.slice(0, 200)}`
 }

@@ -11,6 +11,8 @@ import { ProblemsError } from '../problem.ts'
 
 /** sockaddr_un (unix(7)): 108 bytes with the terminating zero; the name while binding has one more. */
 const maxPathBytes = 106
+/** Those who connect at once, such as the workers of a web server after a restart; the kernel refuses (EAGAIN) whom it has no place for. */
+const backlog = 4096
 
 export interface SocketPlace {
   readonly file: string
@@ -36,7 +38,7 @@ export async function listenOnPath(server: Server, place: SocketPlace): Promise<
     // The socket is bound inside listen(), so nobody can connect before its mode is right.
     const mask = process.umask(0o777 & ~mode)
     try {
-      server.listen(early, () => {
+      server.listen({ path: early, backlog }, () => {
         server.off('error', refuse)
         resolve()
       })

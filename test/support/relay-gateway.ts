@@ -7,8 +7,8 @@
  *   gateway.onSign = () => ({ error: 'busy' })
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
-import type { Server, Socket } from 'node:net'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { connect, createServer as createTcpServer, type Server, type Socket } from 'node:net'
 import path from 'node:path'
 import { createServer } from 'node:tls'
 import { type CertificateKey, makeAuthorityCertificate, makeClientCertificate } from '../../src/certificates.ts'
@@ -48,7 +48,6 @@ function makeKeyPair(): { readonly pem: string; readonly key: CertificateKey } {
 
 export async function makeRelayPki(folder: string): Promise<RelayPki> {
   await completeDevelopmentTls(folder)
-  const { readFileSync } = await import('node:fs')
   const read = (name: string) => readFileSync(path.join(folder, name), 'utf8')
   const authority = makeKeyPair()
   const authorityName = `relays of ${path.basename(folder)}`
@@ -112,8 +111,6 @@ export interface RelayGateway extends AsyncDisposable {
   leave(): Promise<void>
   /** Listens again on the same port. */
   start(): Promise<void>
-  /** From now on nothing is read or answered, as by a process that is stopped; or again. */
-  freeze(isFrozen: boolean): void
 }
 
 export interface RelayGatewayOptions {
@@ -148,7 +145,6 @@ export async function startRelayGateway(
   let server: Server | undefined
   let connections: ConnectionSet | undefined
   let port = 0
-  let isFrozen = false
 
   async function answer(request: Asked): Promise<Answer> {
     asked.push(request)
@@ -194,7 +190,6 @@ export async function startRelayGateway(
         sockets.add(socket)
         socket.on('error', () => {})
         socket.on('close', () => sockets.delete(socket))
-        if (isFrozen) socket.pause()
       })
       connections = set
       server = await set.open(listening, (each) => new Promise((resolve) => each.listen(port, '127.0.0.1', resolve)))
@@ -208,10 +203,6 @@ export async function startRelayGateway(
     async leave() {
       await connections?.close()
     },
-    freeze(frozen) {
-      isFrozen = frozen
-      gateway.onSign = frozen ? () => 'silence' : () => 'sign'
-    },
     async [Symbol.asyncDispose]() {
       server?.close()
       for (const socket of sockets) socket.destroy()
@@ -219,4 +210,39 @@ export async function startRelayGateway(
   }
   await gateway.start()
   return gateway
+}
+
+export interface FrozenPath extends AsyncDisposable {
+  readonly address: string
+  /** From now on bytes stay where they are, as before a process that is stopped. */
+  freeze(): void
+}
+
+/** A path to a gateway that can freeze: new connections are made, but nothing passes. */
+export async function startFreezer(gateway: RelayGateway): Promise<FrozenPath> {
+  const sockets = new Set<Socket>()
+  let isFrozen = false
+  const server = createTcpServer((socket) => {
+    sockets.add(socket.on('error', () => {}))
+    if (isFrozen) return
+    const far = connect(Number(gateway.address.split(':')[1]), '127.0.0.1')
+    sockets.add(far.on('error', () => {}))
+    socket.pipe(far).pipe(socket)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  return {
+    address: `127.0.0.1:${port}`,
+    freeze() {
+      isFrozen = true
+      for (const socket of sockets) {
+        socket.unpipe()
+        socket.pause()
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      server.close()
+      for (const socket of sockets) socket.destroy()
+    },
+  }
 }
