@@ -185,6 +185,7 @@ export const algorithms = [
   'RSASSA_PSS_SHA_256',
   'RSASSA_PSS_SHA_384',
   'RSASSA_PSS_SHA_512',
+  'RSASSA_PSS_SALTED',
   'ECDSA',
   'ED25519',
   'ED25519_PH',

@@ -72,6 +72,8 @@ export type SignAlgorithm =
   | 'RSASSA_PSS_SHA_256'
   | 'RSASSA_PSS_SHA_384'
   | 'RSASSA_PSS_SHA_512'
+  /** Any length of salt. Input: u8 hash (1 SHA-256, 2 SHA-384, 3 SHA-512; MGF1 with the same), u16 big-endian length of the salt, the digest. */
+  | 'RSASSA_PSS_SALTED'
   | 'ECDSA'
   | 'ED25519'
   | 'ED25519_PH'

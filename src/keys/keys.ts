@@ -583,6 +583,15 @@ export interface TlsSigner {
   find(name: KeyName): Promise<KeyEntry>
   /** SHA-256 of the DER SubjectPublicKeyInfo. */
   spkiDigest(entry: KeyEntry): Buffer
-  /** `input` is the digest, but for Ed25519 the message; ECDSA answers DER. @throws GatewayError */
-  sign(entry: KeyEntry, algorithm: SignAlgorithm, input: Uint8Array, deadline: Deadline): Promise<Buffer>
+  /**
+   * `input` is the digest, but for Ed25519 the message; ECDSA answers DER. `saltBytes`: of RSASSA_PSS_*, where it is not the length of the digest.
+   * @throws GatewayError
+   */
+  sign(
+    entry: KeyEntry,
+    algorithm: SignAlgorithm,
+    input: Uint8Array,
+    deadline: Deadline,
+    saltBytes?: number,
+  ): Promise<Buffer>
 }

@@ -47,11 +47,15 @@ export function createTlsSigner({ catalog, hsm, partition, now }: TlsSignerParts
       return digest
     },
 
-    async sign(entry, algorithm, input, deadline) {
+    async sign(entry, algorithm, input, deadline, saltBytes) {
       requireUsable(renderKeyArn(partition, entry.key), entry, now)
       requireFit(entry, algorithm)
       if (!hsm.capabilities(entry.key.group).algorithms.includes(algorithm)) throw new GatewayError('Unsupported', {})
       const key = hsmKeyOf(entry, currentMaterial(entry))
+      if (saltBytes !== undefined) {
+        const salted = encodeSalted(entry, input, saltBytes)
+        return whileUsable(entry, deadline, (limit) => hsm.sign(key, 'RSASSA_PSS_SALTED', salted, limit))
+      }
       const isEcdsa = algorithm === 'ECDSA'
       const fitting = isEcdsa ? leftmost(input, specs[entry.key.spec].widthBytes) : input
       const raw = await whileUsable(entry, deadline, (limit) => hsm.sign(key, algorithm, fitting, limit))
@@ -69,6 +73,22 @@ function requireFit({ key }: KeyEntry, algorithm: string): void {
   throw new GatewayError('KeyUsageInvalid', {
     text: `Algorithm ${algorithm} is incompatible with key spec ${key.spec}.`,
   })
+}
+
+const saltedHashes: ReadonlyMap<number, number> = new Map([
+  [32, 1],
+  [48, 2],
+  [64, 3],
+])
+
+/** Input of RSASSA_PSS_SALTED. @throws GatewayError `Unsupported` when the modulus leaves no room for the salt (RFC 8017, section 9.1.1). */
+function encodeSalted({ key }: KeyEntry, digest: Uint8Array, saltBytes: number): Buffer {
+  const hash = saltedHashes.get(digest.length)
+  const most = specs[key.spec].widthBytes - digest.length - 2
+  if (hash === undefined || saltBytes > most) {
+    throw new GatewayError('Unsupported', { text: `a salt of ${saltBytes} bytes; ${most} fit` })
+  }
+  return Buffer.concat([Uint8Array.of(hash, saltBytes >> 8, saltBytes), digest])
 }
 
 /** ECDSA signs the leftmost bits of a digest that is longer than the order (FIPS 186-5, section 6.4.1); modules differ in whether they cut. */

@@ -45,6 +45,17 @@ const pss = (hashAlg: number, mgf: number, inputBytes: number): SignEntry => ({
   inputBytes,
 })
 
+/** Hashes of RSASSA_PSS_SALTED by the first byte of its input. */
+export const saltedHashes: readonly (
+  | { readonly hashAlg: number; readonly mgf: number; readonly bytes: number }
+  | undefined
+)[] = [
+  undefined,
+  { hashAlg: CKM.sha256, mgf: CKG.mgf1Sha256, bytes: 32 },
+  { hashAlg: CKM.sha384, mgf: CKG.mgf1Sha384, bytes: 48 },
+  { hashAlg: CKM.sha512, mgf: CKG.mgf1Sha512, bytes: 64 },
+]
+
 const edwards = (params: Buffer | null, inputBytes: number): SignEntry => ({
   mechanism: CKM.eddsa,
   params,
@@ -63,6 +74,8 @@ export const signEntries: Readonly<Partial<Record<SignAlgorithm, SignEntry>>> = 
   RSASSA_PSS_SHA_256: pss(CKM.sha256, CKG.mgf1Sha256, 32),
   RSASSA_PSS_SHA_384: pss(CKM.sha384, CKG.mgf1Sha384, 48),
   RSASSA_PSS_SHA_512: pss(CKM.sha512, CKG.mgf1Sha512, 64),
+  // the parameters come with the input
+  RSASSA_PSS_SALTED: { mechanism: CKM.rsaPkcsPss, params: null, specs: rsaSpecs, inputBytes: 0 },
   // any digest that a client chose: TLS pairs SHA-256 with P-384 at times
   ECDSA: { mechanism: CKM.ecdsa, params: null, specs: ecdsaSpecs, inputBytes: 0 },
   ED25519: edwards(null, 0),

@@ -9,7 +9,14 @@ import { CKD, CKK, CKM } from './cryptoki.ts'
 import { refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
 import { sharedSecretBytes } from './key-shapes.ts'
-import { ecdsaInputBytesMax, ecdsaInputBytesMin, macEntries, signatureBytes, signEntries } from './mechanisms.ts'
+import {
+  ecdsaInputBytesMax,
+  ecdsaInputBytesMin,
+  macEntries,
+  saltedHashes,
+  signatureBytes,
+  signEntries,
+} from './mechanisms.ts'
 import { asBuffer, type KeyRef, type Objects } from './objects.ts'
 import { encodeParams, encodeTemplate } from './pack.ts'
 import { parsePeerPoint } from './spki.ts'
@@ -170,10 +177,23 @@ export class Signing {
 const keyFunctionNotPermitted = 0x68
 const signatureIsBad: ReadonlySet<number> = new Set([0xc0, 0xc1])
 
+/** The salt is at most what the modulus leaves (RFC 8017, section 9.1.1). */
+function readSalted(key: KeyRef, input: Uint8Array) {
+  const [hash = 0, high = 0, low = 0] = input
+  const found = saltedHashes[hash]
+  const saltLen = high * 256 + low
+  if (found === undefined || input.length !== 3 + found.bytes)
+    throw refusal('ValidationFailed', 'digest of a wrong length')
+  if (saltLen > signatureBytes(key.spec) - found.bytes - 2) throw refusal('ValidationFailed', 'salt too long')
+  const { hashAlg, mgf } = found
+  return { params: encodeParams({ kind: 'pss', hashAlg, mgf, saltLen }), message: input.subarray(3) }
+}
+
 function prepare(key: KeyRef, algorithm: SignAlgorithm, input: Uint8Array) {
   const entry = signEntries[algorithm]
   if (entry === undefined) throw refusal('Unsupported', `no mechanism for ${algorithm}`)
   if (!entry.specs.includes(key.spec)) throw refusal('KeyUsageInvalid', `${algorithm} is not for ${key.spec}`)
+  if (algorithm === 'RSASSA_PSS_SALTED') return { mechanism: entry.mechanism, ...readSalted(key, input) }
   const { mechanism, params, inputBytes, prefix } = entry
   const isEcdsa = mechanism === CKM.ecdsa
   const { length } = input

@@ -82,7 +82,8 @@ export function createSignOperation(parts: SignOperationParts): SignOperation {
     async perform({ request, binding, receivedMs }, { entry, row }, scope) {
       limits.enter(binding, receivedMs)
       try {
-        return await signer.sign(entry, row.hsm, moduleInput(request, row), scope.deadline)
+        const input = moduleInput(request, row)
+        return await signer.sign(entry, row.hsm, input, scope.deadline, unusualSalt(request, row))
       } finally {
         limits.leave(binding)
       }
@@ -127,13 +128,11 @@ function outsidePolicies({ policies }: TlsBinding, { inputKind, input }: Request
 
 /** @throws GatewayError `Unsupported`, OffloadError `RequestInvalid` */
 function requireRow(request: Request, maxInputBytes: number): SigningRow {
-  const { algorithm, inputKind, input, mgfHash, saltBytes } = request
+  const { algorithm, inputKind, input, mgfHash } = request
   const row = findSigningRow(request)
   if (row === undefined) throw unsupported('this algorithm with this hash is not offered')
-  if (algorithm === signatureAlgorithms.rsaPss) {
-    if (mgfHash !== request.hash) throw unsupported('PSS is offered with MGF1 of the same hash')
-    if (saltBytes !== row.hashBytes) throw unsupported('PSS is offered with a salt as long as the digest')
-  }
+  if (algorithm === signatureAlgorithms.rsaPss && mgfHash !== request.hash)
+    throw unsupported('PSS is offered with MGF1 of the same hash')
   if (inputKind === inputKinds.digest) {
     if (row.hashName === null) throw unsupported('Ed25519 signs messages, no digests')
     if (input.length !== row.hashBytes) throw new OffloadError('RequestInvalid', 'a digest of the wrong length')
@@ -148,6 +147,11 @@ function unsupported(text: string): GatewayError<'Unsupported'> {
 
 function moduleInput({ input, inputKind }: Request, { hashName }: SigningRow): Uint8Array {
   return hashName === null || inputKind === inputKinds.digest ? input : hash(hashName, input, 'buffer')
+}
+
+/** Of PSS, where it is not as long as the digest: CMS and the openssl command line choose others (TLS never does, RFC 8446, section 4.2.3). */
+function unusualSalt({ saltBytes }: Request, { hashBytes }: SigningRow): number | undefined {
+  return saltBytes === hashBytes ? undefined : saltBytes
 }
 
 function messageTypeOf({ inputKind }: Request): string {
