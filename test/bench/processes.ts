@@ -16,6 +16,8 @@ const ticksPerSecond = 100
 export interface Running extends AsyncDisposable {
   readonly pid: number
   readonly port: number
+  /** Of the XKS door. */
+  readonly xksPort?: number
   /** From spawn until it said that it is ready. */
   readonly startMs: number
 }
@@ -31,10 +33,11 @@ async function start(program: string, args: readonly string[], env: NodeJS.Proce
   const timer = setTimeout(() => child.kill('SIGKILL'), startTimeoutMs)
   try {
     const answer = await firstJson(child)
-    const { endpoints, port } = answer as { endpoints?: { kms: string }; port?: number }
+    const { endpoints, port } = answer as { endpoints?: { kms: string; xks?: string }; port?: number }
     return {
       pid: child.pid as number,
       port: port ?? Number(new URL(endpoints?.kms as string).port),
+      ...(endpoints?.xks === undefined ? {} : { xksPort: Number(new URL(endpoints.xks).port) }),
       startMs: performance.now() - startedMs,
       async [Symbol.asyncDispose]() {
         child.kill('SIGTERM')
@@ -80,6 +83,7 @@ export async function startServe(directory: string, profileTo?: string): Promise
   const file = path.join(directory, 'config.json')
   const config = JSON.parse(await readFile(file, 'utf8'))
   config.listen.kms.port = 0
+  config.listen.xks.port = 0
   config.listen.operator.http.port = 0
   const flags = profileTo === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${path.resolve(profileTo)}` }
   Object.assign(config.tokens.softhsm.env, flags)
@@ -89,8 +93,8 @@ export async function startServe(directory: string, profileTo?: string): Promise
 }
 
 /** `order` goes to it in the environment. */
-export function startHttpCeiling(order: object): Promise<Running> {
-  const program = path.join(import.meta.dirname, 'http-ceiling.ts')
+export function startHttpCeiling(order: object, file = 'http-ceiling.ts'): Promise<Running> {
+  const program = path.join(import.meta.dirname, file)
   return start(process.execPath, [program], { HSMGATE_BENCH_ORDER: JSON.stringify(order) })
 }
 
