@@ -2,19 +2,20 @@
  * `npm run bench`: the raw module, the HTTP ceiling and the gateway side by side in one run, and the ratios between them. Everything lives
  * in a temporary folder and on free ports of loopback. Figures are for reading; the ratios hold on any machine.
  */
+import { spawnSync } from 'node:child_process'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { loadIdentity } from './client.ts'
-import { measureGrowth } from './growth.ts'
+import { type GrantedKeys, measureGrowth, prepareGrants } from './growth.ts'
 import { operations } from './operations.ts'
 import { familyOf, residentMegabytes, startDevelopment, startHttpCeiling, startServe } from './processes.ts'
 import { type Bench, formatAddedLatency, formatSpeed, measureSpeed, speedLegend } from './speed.ts'
 import { formatTable, type Row } from './tables.ts'
 
 const usage = `npm run bench -- [options]
-  --only speed,memory,growth   parts to run (default: all); the start is always measured
+  --only authorize,speed,memory,growth   parts to run (default: all); the start is always measured
   --operations a,b             operations whose name contains one of these words
   --connections 1,8,64         connections of the load
   --rounds n, --seconds s      rounds of each measurement (4) and their length (0.4)
@@ -24,7 +25,7 @@ const usage = `npm run bench -- [options]
 
 const { values } = parseArgs({
   options: {
-    only: { type: 'string', default: 'speed,memory,growth' },
+    only: { type: 'string', default: 'authorize,speed,memory,growth' },
     operations: { type: 'string', default: '' },
     connections: { type: 'string', default: '1,8,64' },
     rounds: { type: 'string', default: '4' },
@@ -56,6 +57,7 @@ async function run(): Promise<void> {
   if (values.profile !== undefined) await mkdir(values.profile, { recursive: true })
 
   const first = await startDevelopment(directory)
+  const granted: GrantedKeys = parts.includes('growth') ? await prepareGrants(directory, first) : []
   await first[Symbol.asyncDispose]()
   const gateway = stack.use(await startServe(directory, values.profile))
   write('\nStart\n\n')
@@ -75,6 +77,11 @@ async function run(): Promise<void> {
   const bench: Bench = { directory, identity, gateway, ceiling }
   const before = memoryRows(gateway.pid)
 
+  if (parts.includes('authorize')) {
+    write('\nAuthorization\n\n')
+    // In a process of its own: it counts the CPU time of the whole process. Its status says whether the budget was kept.
+    spawnSync(process.execPath, [path.join(import.meta.dirname, 'authorize.ts')], { stdio: 'inherit' })
+  }
   if (parts.includes('speed')) {
     const cells = await measureSpeed(bench, {
       operations: operations.filter(({ name }) => words.some((word) => name.toLowerCase().includes(word))),
@@ -90,7 +97,7 @@ async function run(): Promise<void> {
     write(formatMemory(before, memoryRows(gateway.pid)))
   }
   if (parts.includes('growth')) {
-    write(`\nKeys resident on the token, 1 connection\n\n${await measureGrowth(bench)}`)
+    write(`\nGrowth, 1 connection\n\n${await measureGrowth(bench, granted)}`)
   }
   write(`\n${((performance.now() - startedMs) / 1000).toFixed(0)} s\n`)
 }
