@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <string>
+#include <vector>
 
 using namespace hsmgate;
 using namespace hsmgate::test;
@@ -110,6 +112,19 @@ CK_RV cancelling(CK_SESSION_HANDLE session, CK_FLAGS flags)
     CK_ULONG length = sizeof scratch;
     return flags == CKF_SIGN ? real().C_SignFinal(session, scratch, &length)
                              : CKR_FUNCTION_NOT_SUPPORTED;
+}
+
+/* A key encapsulation mechanism of the simplest kind: the ciphertext is the secret. */
+CK_RV unwrappingNothing(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE,
+                        CK_ATTRIBUTE *attributes, CK_ULONG count, CK_BYTE *ciphertext,
+                        CK_ULONG length, CK_OBJECT_HANDLE *secret)
+{
+    calls++;
+    if (mechanism->mechanism != 0x17)
+        return CKR_MECHANISM_INVALID;
+    std::vector<CK_ATTRIBUTE> made(attributes, attributes + count);
+    made.push_back({CKA_VALUE, ciphertext, length});
+    return real().C_CreateObject(session, made.data(), made.size(), secret);
 }
 
 /* Says "too small" without saying how much it wants. */
@@ -320,6 +335,39 @@ TEST("a module of version 3 is asked to cancel instead")
     CHECK_EQUAL(calls.load(), 0);
     CHECK_EQUAL(runner.run(Op::sign, CKM_SHA256_HMAC, key, "", "x", "", 32)->rv, CKR_OK);
     CHECK_EQUAL(opened.load(), 0);
+}
+
+TEST("a module of version 3.2 decapsulates, and the secret object is gone")
+{
+    Wired wired({.decapsulateKey = unwrappingNothing});
+    Runner runner(wired.module, 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const std::string secret = attribute(CKA_CLASS, packedUlong(CKO_SECRET_KEY)) +
+                               attribute(CKA_KEY_TYPE, packedUlong(CKK_GENERIC_SECRET)) +
+                               flag(CKA_TOKEN, false) + flag(CKA_SENSITIVE, false) +
+                               flag(CKA_EXTRACTABLE, true) + attribute(CKA_LABEL, "decapsulated");
+    resetCounters(CKR_OK, 0);
+    const auto opened = runner.run(Op::decapsulate, 0x17, key, "", "the secret", secret, 32);
+    CHECK_EQUAL(opened->rv, CKR_OK);
+    CHECK_EQUAL(
+        std::string(reinterpret_cast<const char *>(opened->output.data()), opened->outputLength),
+        std::string("the secret"));
+    CHECK_EQUAL(opened->handle, CK_OBJECT_HANDLE{0});
+    CHECK_EQUAL(calls.load(), 1);
+    const std::string named = attribute(CKA_LABEL, "decapsulated");
+    CHECK_EQUAL(runner.run(Op::find, 0, 0, "", "", named, 80)->outputLength, size_t{0});
+    CHECK_EQUAL(runner.run(Op::decapsulate, 0x18, key, "", "x", secret, 32)->rv,
+                CKR_MECHANISM_INVALID);
+}
+
+TEST("a module before version 3.2 decapsulates nothing")
+{
+    Wired wired;
+    Runner runner(wired.module, 1);
+    CHECK(!runner.open().failed());
+    CHECK_EQUAL(runner.run(Op::decapsulate, 0x17, makeMacKey(runner), "", "x", "", 32)->rv,
+                CKR_FUNCTION_NOT_SUPPORTED);
 }
 
 TEST("a session that cannot be settled is reopened")
