@@ -11,6 +11,7 @@ import { KMSClient, type KMSClientConfig } from '@aws-sdk/client-kms'
 import { askSocket, type Question } from '../../src/cli/operator-client.ts'
 import { parseConfig } from '../../src/config/load.ts'
 import { type Gateway, type GatewayOverrides, openGateway } from '../../src/gateway.ts'
+import { noteOperations } from './observed-operations.ts'
 import { createTestToken, type TestToken } from './softhsm.ts'
 
 export const testAccount = '000000000000'
@@ -132,6 +133,7 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
     async [Symbol.asyncDispose]() {
       for (const client of clients) client.destroy()
       await gateway[Symbol.asyncDispose]()
+      await noteOperations(config.audit.directory)
       if (options.token === undefined) await token[Symbol.asyncDispose]()
     },
   }
