@@ -34,7 +34,12 @@ beforeAll(async () => {
 afterAll(() => rmSync(pki.folder, { recursive: true, force: true }))
 
 const relayTo = (gateways: readonly { readonly address: string }[], more: Partial<TestRelayOptions> = {}) =>
-  startRelay(pki, { gateways: gateways.map(({ address }) => address), files, ...more })
+  startRelay(pki, {
+    gateways: gateways.map(({ address }) => address),
+    files,
+    ...more,
+    config: { maxBudgetMs: loadBudgetMs, ...more.config },
+  })
 const isSigned = (answer: HksAnswer) => answer.ok && verify('sha256', message, key.publicKey, answer.signature)
 const connectTo = (relay: TestRelay) => connectHks(relay.socket, { tokens: [key.token] })
 
@@ -44,6 +49,9 @@ async function relayToBoth(a: RelayGateway, b: RelayGateway, more?: Partial<Test
   await expect.poll(() => relay.relay.status().gateways.map(({ connections }) => connections)).toEqual([2, 2])
   return relay
 }
+
+/** Generous: a machine that is busy with other tests must not look like a gateway that failed. */
+const loadBudgetMs = 5000
 
 interface Load {
   readonly answers: HksAnswer[]
@@ -61,7 +69,7 @@ async function startLoad(relay: TestRelay, clientCount = 8): Promise<Load> {
   let waits: { readonly at: number; readonly resolve: () => void }[] = []
   const run = async (client: HksClient) => {
     while (!isOver) {
-      answers.push(await client.sign(request, 1000))
+      answers.push(await client.sign(request, loadBudgetMs))
       for (const { at, resolve } of waits) if (answers.length >= at) resolve()
       waits = waits.filter(({ at }) => answers.length < at)
     }
@@ -170,8 +178,8 @@ describe('a relay with two gateways', () => {
     await using a = await startRelayGateway(pki, key)
     await using b = await startRelayGateway(pki, key)
     await using path = await startFreezer(a)
-    const timing = { pingIntervalMs: 200, pongTimeoutMs: 200 }
-    await using relay = await relayTo([path, b], { timing, config: { attemptPercent: 20 } })
+    const timing = { pingIntervalMs: 200, pongTimeoutMs: 1000 }
+    await using relay = await relayTo([path, b], { timing, config: { attemptPercent: 10 } })
     await expect.poll(() => relay.relay.status().gateways.map(({ connections }) => connections)).toEqual([2, 2])
     const load = await startLoad(relay)
     await load.more(50)
