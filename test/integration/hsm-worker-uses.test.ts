@@ -109,6 +109,37 @@ describe('signing', () => {
     }
   })
 
+  it('makes RSA-PSS signatures with the salt that the input names, if there is room for it', async () => {
+    const key = await generateKey(manage, { spec: 'RSA_2048', usage: 'SIGN_VERIFY' })
+    const salted = (hash: number, saltLength: number, bytes: Buffer) =>
+      Buffer.concat([Buffer.from([hash, saltLength >> 8, saltLength & 255]), bytes])
+    const data = randomBytes(100)
+    const padding = constants.RSA_PKCS1_PSS_PADDING
+    for (const [number, hash, most] of [
+      [1, 'sha256', 222],
+      [2, 'sha384', 206],
+      [3, 'sha512', 190],
+    ] as const) {
+      for (const saltLength of [0, most]) {
+        const signature = await sign(key, 'RSASSA_PSS_SALTED', salted(number, saltLength, digest(hash, data)))
+        expect(verify(hash, data, { key: spki(key), padding, saltLength }, signature)).toBe(true)
+      }
+    }
+    const sha256 = digest('sha256', data)
+    const algorithm = algorithmCode('RSASSA_PSS_SALTED')
+    const wrong = [
+      salted(1, 223, sha256),
+      salted(0, 32, sha256),
+      salted(4, 32, sha256),
+      salted(2, 32, sha256),
+      Buffer.alloc(0),
+    ]
+    for (const input of wrong) {
+      const refusal = await serve.refusal('sign', { ...keyFields(key), algorithm, input })
+      expect(refusal).toMatchObject({ code: 'ValidationFailed', rv: 0 })
+    }
+  })
+
   it('signs messages with Ed25519, the empty one included', async () => {
     const key = await generateKey(manage, { spec: 'ECC_NIST_EDWARDS25519', usage: 'SIGN_VERIFY' })
     for (const message of [Buffer.alloc(0), randomBytes(5000)]) {
