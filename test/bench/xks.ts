@@ -22,6 +22,8 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     /** Requests in a second: the default quota of an external key store. */
     rate: { type: 'string', default: '1800' },
+    /** Folder for CPU profiles of gateway and workers, for reading with Chrome or speedscope. */
+    profile: { type: 'string' },
   },
 })
 const seconds = Number(values.seconds)
@@ -65,7 +67,7 @@ async function run(): Promise<void> {
   stack.defer(() => rm(home, { recursive: true, force: true }))
   const directory = path.join(home, 'state')
   await (await startDevelopment(directory))[Symbol.asyncDispose]()
-  const gateway = stack.use(await startServe(directory))
+  const gateway = stack.use(await startServe(directory, values.profile))
   const socket = path.join(directory, 'run/operator.sock')
   const made = await askSocket<{ credential: Identity }>(socket, 'xks-store', 'create', { store: 'bench' })
   await askSocket(socket, 'xks-key', 'create', { store: 'bench', id: 'key' })
