@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <openssl/types.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,6 +19,7 @@ struct async;
 struct wait {
     /* NULL: poll(2). */
     struct async *async;
+    struct async_wait_ctx_st *context;
 };
 
 enum wait_outcome { WAIT_READY, WAIT_TIMEOUT, WAIT_FAILED };
