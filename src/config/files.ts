@@ -6,8 +6,10 @@ import type { Config, TlsConfig } from './config.ts'
 export function checkFiles(config: Config): readonly Problem[] {
   const problems: Problem[] = []
   const { caFile, clientCertificateFile, clientKeyFile } = config.customKeyStores
-  for (const [name, file] of Object.entries({ caFile, clientCertificateFile, clientKeyFile }))
+  for (const [name, file] of Object.entries({ caFile, clientCertificateFile }))
     if (file !== undefined) problems.push(...checkReadable(`customKeyStores.${name}`, file))
+  if (clientKeyFile !== undefined)
+    problems.push(...checkSecret('customKeyStores.clientKeyFile', clientKeyFile, 'the key of the client certificate'))
   for (const [name, token] of Object.entries(config.tokens)) {
     problems.push(...checkModule(`tokens.${name}.module`, token.module))
     if (token.pinFile !== undefined)

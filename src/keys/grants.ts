@@ -3,7 +3,7 @@
  * repeated request is the same grant. Whether a call is permitted by a grant is for authorization.
  */
 import { randomBytes } from 'node:crypto'
-import type { Catalog, GrantRecord, KeyEntry } from '../catalog/catalog.ts'
+import type { Catalog, GrantRecord, KeyEntry, KeyState } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import type { GrantTokens } from './grant-tokens.ts'
 import { renderKeyArn } from './identifiers.ts'
@@ -110,12 +110,14 @@ export function createGrants(parts: {
   readonly partition: string
   readonly now: () => number
   readonly grantTokens: GrantTokens
+  /** As the key's owner sees it: also of a key whose custom key store is away. */
+  readonly stateOf?: (entry: KeyEntry) => KeyState
 }): Grants {
-  const { catalog, partition, now, grantTokens } = parts
+  const { catalog, partition, now, grantTokens, stateOf = ({ key }) => key.state } = parts
   return {
     async createGrant(entry, request, { dryRun }) {
       const keyArn = renderKeyArn(partition, entry.key)
-      refuseStates(keyArn, entry.key.state, [
+      refuseStates(keyArn, stateOf(entry), [
         'Disabled',
         'PendingDeletion',
         'PendingReplicaDeletion',

@@ -163,7 +163,7 @@ export function createKeyService(parts: KeyServiceParts): KeyService {
     ...createAliases(parts),
     ...createAdoption(parts),
     reconcile: (group, deadline) => reconcileGroup(parts, group, deadline),
-    ...createGrants(parts),
+    ...createGrants({ ...parts, stateOf: (entry) => (isInStore(entry) ? storeKeys.state(entry) : entry.key.state) }),
     ...createMultiRegion({ ...parts, requireRoom, events: parts.related }),
     ...createRotation(parts),
     ...createImport(parts),

@@ -34,7 +34,8 @@ export function observeHsmEvents(metrics: Metrics, logger: Logger, limit: LineLi
     },
     pinRefused(token, name) {
       metrics.pinRefused.set({ token }, 1)
-      const remedy = 'correct the PIN file, or run: hsmgate token retry-login'
+      const remedy =
+        'correct the PIN file, or run: hsmgate token retry-login; of a custom key store: UpdateCustomKeyStore with the right password'
       logger.fatal({ token, ckr: name, remedy }, 'the token refused the PIN; it is not tried again')
     },
     tokenTrouble(token, trouble) {

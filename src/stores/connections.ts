@@ -31,6 +31,8 @@ export interface Connections extends AsyncDisposable {
    */
   open(store: CustomKeyStoreRecord, isWanted?: () => boolean): Promise<ConnectionErrorCode | undefined>
   close(storeId: string): Promise<void>
+  /** Stores that were opened here and not closed, or whose proxy was asked. */
+  opened(): readonly string[]
   /** The client as the store's settings are now. */
   proxy(store: CustomKeyStoreRecord): Promise<ProxyClient>
 }
@@ -46,6 +48,7 @@ const probeLimitMs = 5000
 
 export function createConnections(parts: ConnectionParts): Connections {
   const { hsm, clusters, transport, sealer } = parts
+  /** Asked for, and open or on the way. */
   const groups = new Set<string>()
   const proxies = new Map<string, OpenProxy>()
 
@@ -61,7 +64,6 @@ export function createConnections(parts: ConnectionParts): Connections {
       identity: { inode: storeId, changeTimeNs: String(secretVersion), bytes: 0 },
       load: () => unseal(store),
     }
-    groups.add(storeId)
     const opening = await hsm.openGroup(storeId, { ...cluster.token, pinFile: '', pin })
     if (!opening.ready) return connectionErrorOfToken(opening)
     await parts.opened(storeId)
@@ -110,10 +112,12 @@ export function createConnections(parts: ConnectionParts): Connections {
       await close(store.storeId)
       // who closes from here on finds what is being opened
       if (!isWanted()) return 'INTERNAL_ERROR'
+      if (store.type === 'AWS_CLOUDHSM') groups.add(store.storeId)
       return store.type === 'AWS_CLOUDHSM' ? openToken(store) : openProxy(store)
     },
     close,
     proxy,
+    opened: () => [...groups, ...proxies.keys()],
     async [Symbol.asyncDispose]() {
       await Promise.all([...groups, ...proxies.keys()].map(close))
     },

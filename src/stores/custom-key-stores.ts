@@ -21,8 +21,9 @@ import {
   requireProxyFree,
   requireSoundProxy,
 } from './rules.ts'
-import { clusterOf, describeStore, proxyOf, sealContextOf, toSettings } from './settings.ts'
-import { type CustomKeyStores, type ProxyAddress, type StoreChanges, StoreError, type StoreScope } from './stores.ts'
+import { describeStore, sealContextOf, toSettings } from './settings.ts'
+import type { CustomKeyStores, ProxyAddress, StoreChanges, StoreScope } from './stores.ts'
+import { planCluster, planProxy, requireSame, requireUpdatable } from './updates.ts'
 import { openStoreView } from './view.ts'
 
 export interface CustomKeyStoreParts extends Pick<ConnectionParts, 'sealer' | 'opened'> {
@@ -46,16 +47,28 @@ export async function openCustomKeyStores(parts: CustomKeyStoreParts): Promise<C
   const { catalog, hsm, sealer, transport, events, now } = parts
   const clusters = createClusters(parts.clusters)
   await using stack = new AsyncDisposableStack()
-  const view = await openStoreView(catalog, (cause) => events.failed('*', cause))
   const connections = stack.use(createConnections({ ...parts, clusters }))
+  const view = await openStoreView(catalog, { changed: follow, failed: (cause) => events.failed('*', cause) })
   const jobs = stack.use(startJobs({ catalog, connections, view, events }))
   const keys = createKeyStores({ ...parts, view, connections })
 
   // Connected stores stay so, whether or not their token answers now.
-  const opening = view
-    .all()
-    .filter(({ state, type }) => state === 'CONNECTED' && type === 'AWS_CLOUDHSM')
-    .map((store) => connections.open(store).catch((cause) => events.failed(store.storeId, cause)))
+  const opening = view.all().filter(isConnectedToken).map(openHere)
+
+  async function openHere(store: CustomKeyStoreRecord): Promise<void> {
+    const isWanted = () => view.find(store.storeId)?.state === 'CONNECTED'
+    await connections.open(store, isWanted).catch((cause) => events.failed(store.storeId, cause))
+  }
+
+  /** What another gateway connected is opened here too, and what it disconnected closed; its own jobs see to what this one does. */
+  function follow(): void {
+    const opened = new Set(connections.opened())
+    for (const store of view.all()) if (isConnectedToken(store) && !opened.has(store.storeId)) void openHere(store)
+    for (const storeId of opened) {
+      const state = view.find(storeId)?.state ?? 'DISCONNECTED'
+      if (state === 'DISCONNECTED') connections.close(storeId).catch((cause) => events.failed(storeId, cause))
+    }
+  }
 
   /** The store as this gateway knows it; the write decides in the end. */
   function get(storeId: string, scope: Pick<StoreScope, 'account' | 'region'>): CustomKeyStoreRecord {
@@ -92,6 +105,28 @@ export async function openCustomKeyStores(parts: CustomKeyStoreParts): Promise<C
     using client = createProxyClient(address, secret, scope.region, transport)
     const metadata = { kmsRequestId: scope.requestId, kmsOperation: operation }
     await inManagement(() => client.health(metadata, scope.deadline))
+  }
+
+  /** As AWS does: a public proxy is always tried, one behind a VPC endpoint service while the store is connected. */
+  async function tryProxy(
+    before: CustomKeyStoreRecord,
+    proxy: ProxyAddress,
+    { proxy: changes }: StoreChanges,
+    scope: StoreScope,
+  ): Promise<void> {
+    const { storeId, account, region } = before
+    requireSoundProxy(proxy, region)
+    const others = view.all().filter((store) => store.storeId !== storeId)
+    requireProxyFree(
+      proxy,
+      others.filter((store) => store.account === account && store.region === region),
+    )
+    if (proxy.connectivity !== 'PUBLIC_ENDPOINT' && before.state !== 'CONNECTED') return
+    const secret =
+      changes?.credential === undefined
+        ? await sealer.unseal(before.sealedSecret, sealContextOf(before))
+        : Buffer.from(changes.credential.secret)
+    await probe(proxy, secret, 'UpdateCustomKeyStore', scope)
   }
 
   const owned = stack.move()
@@ -167,16 +202,15 @@ export async function openCustomKeyStores(parts: CustomKeyStoreParts): Promise<C
     async update(storeId, changes, scope) {
       const before = get(storeId, scope)
       requireUpdatable(before, changes)
-      const proxy = await planProxy(before, changes, scope)
-      const cluster = planCluster(before, changes)
+      const proxy = planProxy(before, changes)
+      if (proxy !== undefined) await tryProxy(before, proxy, changes, scope)
+      const cluster = planCluster(clusters, before, changes)
       const secret = changes.password ?? changes.proxy?.credential?.secret
       const secretVersion = before.secretVersion + (secret === undefined ? 0 : 1)
       const sealedSecret = secret === undefined ? undefined : await seal(secret, { storeId, secretVersion })
       await change(storeId, scope, (found, others) => {
         requireUpdatable(found, changes)
-        // Somebody else changed it meanwhile: what was tried on the proxy would not be what is written.
-        if (JSON.stringify(found.settings) !== JSON.stringify(before.settings)) throw overtaken()
-        if (found.secretVersion !== before.secretVersion) throw overtaken()
+        requireSame(before, found)
         const local = others.filter(({ account, region }) => account === found.account && region === found.region)
         if (changes.name !== undefined) requireNameFree(changes.name, local)
         if (changes.clusterId !== undefined) requireClusterFree(changes.clusterId, others)
@@ -226,61 +260,10 @@ export async function openCustomKeyStores(parts: CustomKeyStoreParts): Promise<C
       await Promise.all(opening)
     },
   }
-
-  /** The proxy as it would be, tried on the proxy where AWS tries it. */
-  async function planProxy(
-    before: CustomKeyStoreRecord,
-    { proxy: changes }: StoreChanges,
-    scope: StoreScope,
-  ): Promise<ProxyAddress | undefined> {
-    const old = proxyOf(before)
-    if (changes === undefined || old === undefined) return undefined
-    const { credential, ...rest } = changes
-    const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
-    const merged: ProxyAddress = { ...old, ...given, accessKeyId: credential?.accessKeyId ?? old.accessKeyId }
-    const { vpcServiceName, vpcServiceOwner, ...common } = merged
-    const next = merged.connectivity === 'PUBLIC_ENDPOINT' && changes.vpcServiceName === undefined ? common : merged
-    requireSoundProxy(next, before.region)
-    requireProxyFree(
-      next,
-      view.all().filter(({ storeId, account, region }) => {
-        return storeId !== before.storeId && account === before.account && region === before.region
-      }),
-    )
-    if (next.connectivity === 'PUBLIC_ENDPOINT' || before.state === 'CONNECTED') {
-      const secret =
-        credential === undefined
-          ? await sealer.unseal(before.sealedSecret, sealContextOf(before))
-          : Buffer.from(credential.secret)
-      await probe(next, secret, 'UpdateCustomKeyStore', scope)
-    }
-    return next
-  }
-
-  function planCluster(before: CustomKeyStoreRecord, { clusterId }: StoreChanges) {
-    const old = clusterOf(before)
-    if (clusterId === undefined || old === undefined) return undefined
-    if (clusterId !== old.clusterId) clusters.requireRelated(clusters.get(clusterId), old.trustAnchor)
-    return { ...old, clusterId }
-  }
 }
 
-/** AWS KMS API Reference, "UpdateCustomKeyStore": which properties change while the store is connected. */
-function requireUpdatable({ storeId, type, state }: CustomKeyStoreRecord, changes: StoreChanges): void {
-  const isOfType = type === 'AWS_CLOUDHSM' ? changes.proxy === undefined : !hasClusterChanges(changes)
-  if (!isOfType) {
-    throw new GatewayError('ValidationFailed', {
-      text: `The request has properties that a custom key store of type ${type} does not have.`,
-    })
-  }
-  if (state === 'DISCONNECTED') return
-  const { endpoint, connectivity, vpcServiceName, vpcServiceOwner } = changes.proxy ?? {}
-  const isFixed = [endpoint, connectivity, vpcServiceName, vpcServiceOwner].some((value) => value !== undefined)
-  if (state !== 'CONNECTED' || isFixed || hasClusterChanges(changes)) throw invalidState(storeId, state, 'updated')
-}
-
-function hasClusterChanges({ clusterId, password }: StoreChanges): boolean {
-  return clusterId !== undefined || password !== undefined
+function isConnectedToken({ state, type }: CustomKeyStoreRecord): boolean {
+  return state === 'CONNECTED' && type === 'AWS_CLOUDHSM'
 }
 
 function requireFound(
@@ -290,8 +273,4 @@ function requireFound(
 ): CustomKeyStoreRecord {
   if (store !== undefined && store.account === account && store.region === region) return store
   throw notFound(storeId)
-}
-
-function overtaken(): StoreError {
-  return new StoreError('CustomKeyStoreInvalidState', 'The custom key store was changed by another request; try again.')
 }

@@ -12,9 +12,10 @@ export interface StoreView {
   put(storeId: string, store: CustomKeyStoreRecord | undefined): void
 }
 
+/** `changed`: what others wrote was read. */
 export async function openStoreView(
   catalog: Pick<Catalog, 'listCustomKeyStores' | 'onChange'>,
-  failed: (cause: unknown) => void,
+  { changed, failed }: { readonly changed: () => void; readonly failed: (cause: unknown) => void },
 ): Promise<StoreView> {
   let stores = new Map<string, CustomKeyStoreRecord>()
   /** When a store was put here last, counted in puts and loads. */
@@ -37,7 +38,7 @@ export async function openStoreView(
   catalog.onChange(({ table, name, revision }) => {
     if (table !== 'custom_key_store' && table !== '*') return
     const known = stores.get(name.slice(name.lastIndexOf('/') + 1))
-    if (known === undefined || known.revision < revision || table === '*') load().catch(failed)
+    if (known === undefined || known.revision < revision || table === '*') load().then(changed, failed)
   })
 
   return {

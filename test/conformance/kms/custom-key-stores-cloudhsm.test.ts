@@ -283,6 +283,7 @@ describe('keys of a store that was disconnected', () => {
 
     await kms.send(new DisableKeyCommand({ KeyId }))
     expect(await describeKey()).toMatchObject({ KeyState: 'Unavailable' })
+    await kms.send(new CreateGrantCommand({ ...grant, Operations: ['Encrypt'] }))
     expect(await connectStore(kms, storeId)).toMatchObject({ ConnectionState: 'CONNECTED' })
     expect(await describeKey()).toMatchObject({ KeyState: 'Disabled' })
     await expect(kms.send(new DecryptCommand({ CiphertextBlob }))).rejects.toMatchObject(refused('DisabledException'))
