@@ -1,0 +1,143 @@
+/**
+ * Sites whose keys are in a token: what a web server gets for each key (certificate and key reference, as the commands of the operator
+ * make them), and clients that shake hands.
+ */
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { get } from 'node:https'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import type { TLSSocket } from 'node:tls'
+import { fileURLToPath } from 'node:url'
+import type { Question } from '../../src/cli/operator-client.ts'
+import { encodeReferencePem } from '../../src/tls-reference.ts'
+import { type BoundKey, bindKey, createTlsKey } from './offload.ts'
+import { writeOpensslConf } from './provider.ts'
+
+const template = readFileSync(fileURLToPath(new URL('../../deploy/openssl/openssl.cnf', import.meta.url)), 'utf8')
+
+export interface TlsSite extends BoundKey {
+  /** PEM files. */
+  readonly certificate: string
+  readonly reference: string
+}
+
+export interface TlsSites extends Disposable {
+  readonly folder: string
+  /** For the environment of a server: deploy/openssl/openssl.cnf with the gateway's socket. */
+  readonly env: Readonly<Record<string, string>>
+  make(spec: string, policies?: string): Promise<TlsSite>
+}
+
+interface Asked {
+  ask<T>(noun: string, verb: string, question?: Question): Promise<T>
+}
+
+/** `socket`: of the gateway or relay that signs. */
+export function openTlsSites(gateway: Asked, socket: string, deadlineMs = 5000): TlsSites {
+  const folder = mkdtempSync(path.join(tmpdir(), 'hsmgate-sites-'))
+  chmodSync(folder, 0o755)
+  const conf = writeOpensslConf(
+    folder,
+    template.replace('hsmgate-deadline-ms = 1000', `hsmgate-deadline-ms = ${deadlineMs}`),
+    socket,
+  )
+  let count = 0
+  return {
+    folder,
+    env: { OPENSSL_CONF: conf },
+    async make(spec, policies) {
+      const key = await bindKey(
+        gateway as never,
+        await createTlsKey(gateway as never, spec),
+        policies === undefined ? {} : { policies },
+      )
+      const { certificate } = await gateway.ask<{ certificate: string }>('tls', 'self-signed', {
+        key: key.keyId,
+        san: 'localhost',
+        days: 2,
+      })
+      const publicKey = key.publicKey.export({ type: 'spki', format: 'der' })
+      const file = (name: string, text: string) => {
+        const place = path.join(folder, `${count}.${name}`)
+        writeFileSync(place, text, { mode: 0o600 })
+        return place
+      }
+      count++
+      return {
+        ...key,
+        certificate: file('crt.pem', certificate),
+        reference: file('ref.pem', encodeReferencePem({ publicKey, token: key.token })),
+      }
+    },
+    [Symbol.dispose]() {
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+export interface Visit {
+  readonly status: number
+  /** TLS version, e.g. `TLSv1.3`. */
+  readonly protocol: string
+  /** Key type of the server's certificate, e.g. `rsa`. */
+  readonly keyType: string
+  readonly isReused: boolean
+}
+
+/** One request on a connection of its own; the certificate is verified. */
+export function visit(port: number, sites: readonly TlsSite[], tls: object = {}): Promise<Visit> {
+  return new Promise((resolve, reject) => {
+    const options = {
+      port,
+      host: '127.0.0.1',
+      servername: 'localhost',
+      agent: false,
+      ca: sites.map(({ certificate }) => readFileSync(certificate)),
+      ...tls,
+    }
+    get(options, (response) => {
+      const socket = response.socket as TLSSocket
+      const visited = {
+        status: response.statusCode ?? 0,
+        protocol: socket.getProtocol() ?? '',
+        keyType: socket.getPeerX509Certificate()?.publicKey.asymmetricKeyType ?? '',
+        isReused: socket.isSessionReused(),
+      }
+      response.resume()
+      response.on('end', () => resolve(visited))
+      response.on('error', reject)
+    }).on('error', reject)
+  })
+}
+
+/** Clients that visit without a pause until they are told to stop. */
+export function startVisitors(port: number, site: TlsSite, clients: number) {
+  const failures: unknown[] = []
+  let isDone = false
+  let served = 0
+  const client = async () => {
+    while (!isDone) {
+      try {
+        const { status, isReused } = await visit(port, [site])
+        if (status !== 204 || isReused) throw new Error(`${status} ${isReused}`)
+        served++
+      } catch (failure) {
+        failures.push(failure)
+      }
+    }
+  }
+  const running = Array.from({ length: clients }, client)
+  return {
+    failures,
+    served: () => served,
+    /** Resolves after so many more visits, or at the first failure. */
+    async more(count: number): Promise<void> {
+      const enough = served + count
+      while (served < enough && failures.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    },
+    async stop(): Promise<void> {
+      isDone = true
+      await Promise.all(running)
+    },
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * Apache and HAProxy of Debian's packages on loopback, each with a folder of its own, in the foreground; NGINX is in nginx.ts. As root their
+ * workers become www-data, as they do in Debian.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export interface WebServer extends AsyncDisposable {
+  readonly folder: string
+  readonly pid: number
+  errorLog(): string
+  /** A graceful restart: resolves when new processes serve. */
+  reload(): Promise<void>
+}
+
+export interface SiteOptions {
+  readonly port: number
+  /** Certificate and key reference of each key: the site serves all of them. */
+  readonly pairs: readonly { readonly certificate: string; readonly reference: string }[]
+  readonly env: Readonly<Record<string, string>>
+  /** Lines of the server's own configuration. */
+  readonly more?: string
+}
+
+const isRoot = process.getuid?.() === 0
+
+function newFolder(name: string): string {
+  const folder = mkdtempSync(path.join(tmpdir(), `hsmgate-${name}-`))
+  chmodSync(folder, 0o755)
+  return folder
+}
+
+/** `mpm`: event or prefork. */
+export async function startApache(mpm: 'event' | 'prefork', site: SiteOptions): Promise<WebServer> {
+  const folder = newFolder('apache')
+  const modules = [`mpm_${mpm}`, 'authz_core', 'ssl', 'alias']
+  const file = path.join(folder, 'apache2.conf')
+  writeFileSync(
+    file,
+    `ServerRoot ${folder}
+PidFile ${folder}/apache.pid
+DefaultRuntimeDir ${folder}
+Mutex file:${folder} default
+${isRoot ? 'User www-data\nGroup www-data' : ''}
+${modules.map((name) => `LoadModule ${name}_module /usr/lib/apache2/modules/mod_${name}.so`).join('\n')}
+ErrorLog ${folder}/error.log
+LogLevel notice
+ServerName localhost
+Listen 127.0.0.1:${site.port}
+KeepAlive Off
+SSLSessionCache none
+SSLSessionTickets off
+${mpm === 'event' ? 'StartServers 1\nServerLimit 2\nThreadsPerChild 16\nMaxRequestWorkers 32\nMinSpareThreads 16\nMaxSpareThreads 32' : 'StartServers 2\nMaxRequestWorkers 16'}
+<VirtualHost 127.0.0.1:${site.port}>
+  SSLEngine on
+  SSLProtocol -all +TLSv1.2 +TLSv1.3
+${site.pairs.map(({ certificate, reference }) => `  SSLCertificateFile ${certificate}\n  SSLCertificateKeyFile ${reference}`).join('\n')}
+  Redirect 204 /
+  ${site.more ?? ''}
+</VirtualHost>
+`,
+  )
+  const child = spawn(findProgram('apache2'), ['-D', 'FOREGROUND', '-f', file], {
+    env: { PATH: '/usr/sbin:/usr/bin:/bin', ...site.env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    // It ends its whole process group.
+    detached: true,
+  })
+  const errorLog = () => readIfThere(path.join(folder, 'error.log'))
+  const server = await supervise(child, folder, site.port, errorLog, 'SIGTERM')
+  return {
+    ...server,
+    async reload() {
+      const count = () => errorLog().match(/resuming normal operations/g)?.length ?? 0
+      const before = count()
+      child.kill('SIGUSR1')
+      await server.until(() => count() > before)
+    },
+  }
+}
+
+/** In master-worker mode, which reloads. */
+export async function startHaproxy(site: SiteOptions & { readonly isAsync?: boolean }): Promise<WebServer> {
+  const folder = newFolder('haproxy')
+  // Certificates for the same name are one bundle: files that differ in their suffix.
+  const pem = path.join(folder, 'site.pem')
+  for (const { certificate, reference } of site.pairs) {
+    const text = readFileSync(certificate, 'utf8')
+    const { asymmetricKeyType } = new X509Certificate(text).publicKey
+    const suffix = site.pairs.length === 1 ? '' : asymmetricKeyType === 'rsa' ? '.rsa' : '.ecdsa'
+    writeFileSync(pem + suffix, text + readFileSync(reference, 'utf8'), { mode: 0o600 })
+  }
+  const file = path.join(folder, 'haproxy.cfg')
+  writeFileSync(
+    file,
+    `global
+  nbthread 2
+  ${isRoot ? 'user www-data\n  group www-data' : ''}
+  ${site.isAsync ? 'ssl-mode-async' : ''}
+  tune.ssl.cachesize 0
+  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+  option httpclose
+frontend site
+  bind 127.0.0.1:${site.port} ssl crt ${pem}
+  http-request return status 204
+  ${site.more ?? ''}
+`,
+  )
+  let said = ''
+  const child = spawn(findProgram('haproxy'), ['-W', '-f', file], {
+    env: { PATH: '/usr/sbin:/usr/bin:/bin', ...site.env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  const errorLog = () => said
+  const server = await supervise(child, folder, site.port, errorLog, 'SIGTERM')
+  return {
+    ...server,
+    async reload() {
+      const count = () => said.match(/Loading success/g)?.length ?? 0
+      const before = count()
+      child.kill('SIGUSR2')
+      await server.until(() => count() > before)
+    },
+  }
+}
+
+function readIfThere(file: string): string {
+  return existsSync(file) ? readFileSync(file, 'utf8') : ''
+}
+
+/** What deploy/setup.sh looks for, in its order. */
+function findProgram(name: string): string {
+  const unpacked = fileURLToPath(new URL(`../../node_modules/.cache/${name}/${name}`, import.meta.url))
+  return [`/usr/sbin/${name}`, unpacked].find((place) => existsSync(place)) ?? name
+}
+
+async function supervise(
+  child: ChildProcess,
+  folder: string,
+  port: number,
+  errorLog: () => string,
+  stop: NodeJS.Signals,
+) {
+  let said = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  let ended = false
+  child.once('exit', () => {
+    ended = true
+  })
+  const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
+    while (!(await condition())) {
+      if (ended) throw new Error(`${child.spawnfile} ended: ${said}${errorLog()}`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+  await until(() => isListening(port))
+  return {
+    folder,
+    pid: child.pid ?? 0,
+    errorLog,
+    until,
+    async [Symbol.asyncDispose]() {
+      if (!ended) {
+        const exit = once(child, 'exit')
+        child.kill(stop)
+        await exit
+      }
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+function isListening(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  return new Promise<boolean>((resolve) => {
+    socket.once('connect', () => resolve(true))
+    socket.once('error', () => resolve(false))
+  }).finally(() => socket.destroy())
+}
