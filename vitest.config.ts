@@ -15,6 +15,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/bench/**'],
+    setupFiles: ['test/support/observe-test-file.ts'],
+    reporters: ['default', './test/support/compatibility-reporter.ts'],
     pool: 'forks',
     isolate: true,
     fileParallelism: true,

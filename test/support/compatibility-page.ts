@@ -23,6 +23,8 @@ function abbreviate(kind: string): readonly [family: string, member: string] {
 
 const families = ['symmetric', 'RSA encrypt', 'RSA sign', 'EC sign', 'EC agree', 'Ed25519', 'HMAC', 'ML-DSA', 'ML-KEM']
 
+const byNumber = (a: string, b: string) => a.localeCompare(b, 'en', { numeric: true })
+
 function renderKinds(kinds: ReadonlySet<string>): string {
   const members = new Map<string, string[]>()
   for (const [family, member] of [...kinds].map(abbreviate)) {
@@ -30,7 +32,7 @@ function renderKinds(kinds: ReadonlySet<string>): string {
   }
   return [...members]
     .sort(([a], [b]) => families.indexOf(a) - families.indexOf(b))
-    .map(([family, list]) => [family, ...list.filter((member) => member !== '').sort()].join(' '))
+    .map(([family, list]) => [family, ...list.filter((member) => member !== '').sort(byNumber)].join(' '))
     .join('; ')
 }
 
