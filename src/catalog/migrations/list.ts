@@ -7,4 +7,11 @@ import { tlsOffloadBindings } from './2026-11-22-tls-offload-bindings.ts'
 import { xksStores } from './2026-11-22-xks-stores.ts'
 import type { Migration } from './migration.ts'
 
-export const migrations: readonly Migration[] = [spineFirst, grantsOfKeys, keyLife, customKeyStores, tlsOffloadBindings, xksStores]
+export const migrations: readonly Migration[] = [
+  spineFirst,
+  grantsOfKeys,
+  keyLife,
+  customKeyStores,
+  tlsOffloadBindings,
+  xksStores,
+]
