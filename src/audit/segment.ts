@@ -3,7 +3,7 @@
  *
  * A segment has one writer. `append` must not be called again before it settled; `sync` may run beside it.
  */
-import { close, fdatasync, ftruncate, open, read, write } from 'node:fs'
+import { close, fdatasync, ftruncate, open, read, write, writeSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
@@ -101,12 +101,24 @@ export class Segment {
     return this.#offset
   }
 
-  /** All of `bytes` or nothing: after a failure the file ends where it ended before, at the latest when the next append succeeds. */
+  /**
+   * While no sync is under way the page cache takes the bytes at once: a few microseconds, where a thread of the pool and its two wake-ups
+   * cost a call more than everything else here. During a sync, which is as long as the disk wants, a write may have to wait: then it is a
+   * thread that does.
+   *
+   * All of `bytes` or nothing: after a failure the file ends where it ended before, at the latest when the next append succeeds. */
   async append(bytes: Uint8Array): Promise<void> {
     if (this.#mayHoldGarbage) await this.#cut()
     let written = 0
     try {
-      while (written < bytes.length) written += await this.#writeAt(bytes.subarray(written), this.#offset + written)
+      while (written < bytes.length) {
+        const rest = bytes.subarray(written)
+        const position = this.#offset + written
+        written +=
+          this.#syncing === undefined
+            ? writeSync(this.#fd, rest, 0, rest.length, position)
+            : await this.#writeAt(rest, position)
+      }
     } catch (cause) {
       this.#mayHoldGarbage = true
       await this.#cut().catch(() => {})
