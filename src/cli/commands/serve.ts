@@ -9,7 +9,9 @@ import { formatFields, show, type Terminal } from '../terminal.ts'
 export function addServe(program: Command, terminal: Terminal): void {
   const command = program
     .command('serve')
-    .description('run the gateway; SIGTERM or Ctrl-C drains and ends it, SIGHUP reads the configuration again, SIGUSR2 hands over to a new process')
+    .description(
+      'run the gateway; SIGTERM or Ctrl-C drains and ends it, SIGHUP reads the configuration again, SIGUSR2 hands over to a new process',
+    )
   addAction(command, async (options) => {
     const { openGateway } = await import('../../gateway.ts')
     const predecessor = findPredecessor()
