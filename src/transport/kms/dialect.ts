@@ -130,11 +130,7 @@ const dialect = {
   XksProxyUriInUse: [400, 'XksProxyUriInUseException', own],
   XksProxyUriUnreachable: [400, 'XksProxyUriUnreachableException', own],
   XksProxyVpcEndpointServiceInUse: [400, 'XksProxyVpcEndpointServiceInUseException', own],
-  XksProxyVpcEndpointServiceInvalidConfiguration: [
-    400,
-    'XksProxyVpcEndpointServiceInvalidConfigurationException',
-    own,
-  ],
+  XksProxyVpcEndpointServiceInvalidConfiguration: [400, 'XksProxyVpcEndpointServiceInvalidConfigurationException', own],
   XksProxyVpcEndpointServiceNotFound: [400, 'XksProxyVpcEndpointServiceNotFoundException', own],
 } satisfies { readonly [C in ErrorCode | KmsCode | StoreCode]: Entry<C> }
 
