@@ -12,6 +12,7 @@ import {
   DescribeKeyCommand,
   EncryptCommand,
   type KMSClient,
+  ListKeysCommand,
   ScheduleKeyDeletionCommand,
   UpdateCustomKeyStoreCommand,
 } from '@aws-sdk/client-kms'
@@ -240,6 +241,27 @@ describe('a connected store', () => {
         () => false,
       )
     await expect.poll(isBack, patience).toBe(true)
+  })
+})
+
+describe('a key whose creation was cut off', () => {
+  it('is settled when its store is open again', async () => {
+    const storeId = await createStore()
+    await connectStore(kms, storeId)
+    cluster.rules(['C_GenerateKey after hang'])
+    const cutOff = createKey(storeId).catch((cause) => cause)
+    await expect.poll(() => cluster.hits(0), patience).toBe(1)
+    const restarted = gateway.restart()
+    await cutOff
+    cluster.clear()
+    await restarted
+    kms = gateway.client()
+    const keys = async () => (await kms.send(new ListKeysCommand({}))).Keys ?? []
+    await expect.poll(async () => (await keys()).length, patience).toBe(1)
+    const KeyId = (await keys())[0]?.KeyId as string
+    const { KeyMetadata } = await kms.send(new DescribeKeyCommand({ KeyId }))
+    expect(KeyMetadata).toMatchObject({ KeyState: 'Enabled', CustomKeyStoreId: storeId })
+    await kms.send(new EncryptCommand({ KeyId, Plaintext: Buffer.from('x') }))
   })
 })
 
