@@ -14,15 +14,10 @@ import {
   SignCommand,
 } from '@aws-sdk/client-kms'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { jobOp, loadAddon } from '../../src/hsm/worker/addon.ts'
-import { CKA, CKK, CKO } from '../../src/hsm/worker/cryptoki.ts'
-import { Jobs, openCall } from '../../src/hsm/worker/jobs.ts'
-import { openToken } from '../../src/hsm/worker/login.ts'
-import { encodeTemplate } from '../../src/hsm/worker/pack.ts'
-import { findProfile } from '../../src/hsm/worker/profiles.ts'
 import { runOk } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { runHsmgateProcess } from '../support/hsmgate-process.ts'
+import { createSecretObjects } from '../support/secret-objects.ts'
 import { createTestToken, type TestToken } from '../support/softhsm.ts'
 import { createSoftoknToken } from '../support/softokn.ts'
 
@@ -182,7 +177,7 @@ describe('an object that another tool made', () => {
 
 describe('an object that only encrypts', () => {
   it('is adopted as what it is, and the module refuses the rest', async () => {
-    await createSecretObject('encrypts-only', [CKA.encrypt])
+    await createSecretObjects(token, [{ label: 'encrypts-only', usages: ['encrypt'] }])
     const { keyId: KeyId, adoption } = await adopt(['--label', 'encrypts-only'])
     expect(adoption).toMatchObject({ usages: ['encrypt'], bornHere: false })
     const kms = gateway.client()
@@ -193,7 +188,7 @@ describe('an object that only encrypts', () => {
   })
 
   it('is the other way round when it only decrypts', async () => {
-    await createSecretObject('decrypts-only', [CKA.decrypt])
+    await createSecretObjects(token, [{ label: 'decrypts-only', usages: ['decrypt'] }])
     const { keyId: KeyId, adoption } = await adopt(['--label', 'decrypts-only'])
     expect(adoption).toMatchObject({ usages: ['decrypt'] })
     const request = { KeyId, Plaintext: Buffer.from('x') }
@@ -383,32 +378,4 @@ async function writeCertificate(spki: string, id: string): Promise<void> {
     at('leaf.der'),
   ])
   await tool(['--write-object', at('leaf.der'), '--type', 'cert', '--id', id, '--label', 'certified'])
-}
-
-/** An AES-256 token object that permits less than pkcs11-tool can say. */
-async function createSecretObject(label: string, usages: readonly number[]): Promise<void> {
-  Object.assign(process.env, token.env)
-  const jobs = new Jobs(findProfile('softhsm'))
-  const { module, pinFile } = token
-  const configuration = { role: 'serve', token: 'test', profile: 'softhsm', sessions: 1 } as const
-  const open = await openToken(loadAddon(), { ...configuration, module, label: token.label, pinFile }, jobs)
-  try {
-    const possible = [CKA.encrypt, CKA.decrypt, CKA.wrap, CKA.unwrap, CKA.sign, CKA.verify, CKA.derive]
-    const aux = encodeTemplate([
-      [CKA.class, CKO.secretKey],
-      [CKA.keyType, CKK.aes],
-      [CKA.token, true],
-      [CKA.private, true],
-      [CKA.sensitive, true],
-      [CKA.extractable, false],
-      [CKA.label, Buffer.from(label)],
-      [CKA.id, randomBytes(8)],
-      [CKA.value, randomBytes(32)],
-      ...possible.map((usage) => [usage, usages.includes(usage)] as const),
-    ])
-    await jobs.need(openCall('generate', 10_000), jobOp.createObject, { aux })
-  } finally {
-    await jobs.close()
-    open.module.finalize()
-  }
 }

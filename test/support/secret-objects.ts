@@ -18,7 +18,7 @@ export interface SecretObject {
 
 const possible = ['encrypt', 'decrypt', 'wrap', 'unwrap', 'sign', 'verify', 'derive'] as const
 
-/** A process can do this once: SoftHSM can't be opened again with another configuration. */
+/** A process can do this for one token: SoftHSM can't be opened again with another configuration. */
 export async function createSecretObjects(token: TestToken, objects: readonly SecretObject[]): Promise<void> {
   Object.assign(process.env, token.env)
   const jobs = new Jobs(findProfile('softhsm'))
