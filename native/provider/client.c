@@ -13,6 +13,8 @@ enum {
     /* Of the time that is left, for the first of two attempts. */
     FIRST_ATTEMPT_PERCENT = 60,
     ATTEMPTS_MAX = 2,
+    /* Of the time of an attempt, for the gateway. */
+    BUDGET_PERCENT = 95,
     /* Connecting and greeting, where nothing may be waited for: the probe of a breaker. */
     PROBE_MS = 100,
     BACKOFF_FIRST_MS = 10,
@@ -166,12 +168,14 @@ static enum step step_after_trouble(struct operation_state *state, unsigned endp
     }
 }
 
-static int32_t budget_ms(const struct connection *connection, int64_t until_ns)
+/* A little less than we wait ourselves, so that the gateway's own "deadline" is here before we give
+ * up the connection. */
+static uint32_t budget_ms(const struct connection *connection, int64_t until_ns)
 {
-    const int64_t left_ms = (until_ns - now_ns()) / 1000000;
+    const int64_t left_ms = (until_ns - now_ns()) / 1000000 * BUDGET_PERCENT / 100;
     const int64_t max_ms = connection->limits.max_budget_ms;
     const int64_t budget = max_ms != 0 && left_ms > max_ms ? max_ms : left_ms;
-    return budget < 1 ? 1 : (int32_t)budget;
+    return budget < 1 ? 1 : (uint32_t)budget;
 }
 
 static enum step accept_result(struct operation_state *state, struct connection *connection,
@@ -208,7 +212,7 @@ static enum step ask(struct operation_state *state, struct connection *connectio
         put_back(state, connection);
         return STEP_GIVE_UP;
     }
-    state->request.budget_ms = (uint32_t)budget_ms(connection, until_ns);
+    state->request.budget_ms = budget_ms(connection, until_ns);
     const enum exchange_outcome outcome =
         connection_exchange(connection, &state->request, &state->wait, until_ns, &reply);
     if (outcome != EXCHANGE_REPLY) {

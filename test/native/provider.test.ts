@@ -2,6 +2,8 @@
  * The provider inside an application (test/native/provider/driver.c): every kind of key from load to unload, threads, forks, paused jobs, and
  * no way out for a private key. Under sanitizers, so that leaks and races fail here too.
  */
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { inputKinds } from '../../src/transport/offload/frames.ts'
 import { run } from '../support/command.ts'
@@ -88,18 +90,23 @@ describe('the provider', () => {
     },
   )
 
-  it.each(['plain', 'asan'] as const)(
-    'connects anew in every process after a fork (%s)',
-    { timeout: slow },
-    async (kind) => {
-      await driver(['fork', referenceOf('P-256')], { kind, env: { HSMGATE_DEADLINE_MS: '20000' } })
-      const pids = endpoint.hellos.map(({ pid }) => pid)
-      // The parent, its child, and five children of a thread while another signs: each greets once, the parent perhaps once more for its second thread.
-      expect(new Set(pids).size).toBe(7)
-      expect(pids.length).toBeLessThanOrEqual(8)
-      expect(endpoint.requests).toHaveLength(1 + 1 + 200 + 5 + 1)
-    },
-  )
+  it.each(['plain', 'asan'] as const)('connects anew in every process after a fork (%s)', async (kind) => {
+    const waiting = path.join(endpoint.folder, `waiting-${kind}`)
+    const { promise: childSigned, resolve } = Promise.withResolvers<void>()
+    endpoint.onRequest = (_request, at) => {
+      if (at === 2) writeFileSync(waiting, '')
+      if (at === 3) resolve()
+      return at === 2 ? { once: childSigned } : 'sign'
+    }
+    await driver(['fork', referenceOf('P-256'), waiting], { kind, env: { HSMGATE_DEADLINE_MS: '20000' } })
+    expect(endpoint.requests).toHaveLength(5)
+    const pids = endpoint.hellos.map(({ pid }) => pid)
+    expect(pids).toHaveLength(3)
+    expect(new Set(pids).size).toBe(3)
+    const [parent, child, thread, childAmid, parentAgain] = endpoint.requests.map(({ connection }) => connection)
+    expect([thread, parentAgain]).toEqual([parent, parent])
+    expect(new Set([parent, child, childAmid]).size).toBe(3)
+  })
 })
 
 describe('the provider in jobs that pause', () => {
@@ -151,5 +158,27 @@ describe('damaged key reference files', () => {
       expect(keysLeft).toBeLessThan(150)
     }
     expect(endpoint.hellos).toEqual([])
+  })
+})
+
+describe('settings that are not valid', () => {
+  it.each([
+    ['HSMGATE_DEADLINE_MS', 'soon', 'hsmgate-deadline-ms is a number from 10 to 60000'],
+    ['HSMGATE_DEADLINE_MS', '9', 'hsmgate-deadline-ms is a number from 10 to 60000'],
+    ['HSMGATE_POOL', '0', 'hsmgate-pool is a number from 1 to 1024'],
+    ['HSMGATE_POOL', '-1', 'hsmgate-pool is a number from 1 to 1024'],
+    ['HSMGATE_ASYNC', 'perhaps', 'hsmgate-async is on or off'],
+    ['HSMGATE_ENDPOINTS', ' , ', 'hsmgate-endpoints is empty'],
+    ['HSMGATE_ENDPOINTS', 'run/sign.sock', 'a socket is an absolute path or @name'],
+    ['HSMGATE_ENDPOINTS', `/${'x'.repeat(108)}`, 'a socket is an absolute path or @name'],
+    ['HSMGATE_ENDPOINTS', '/a /b /c /d /e /f /g /h /i', 'hsmgate-endpoints: at most 8'],
+  ])('keep the provider from loading: %s=%s', async (name, value, reason) => {
+    const { status, stderr } = await runDriver(['burst', referenceOf('P-256'), '1'], {
+      kind: 'asan',
+      endpoints: endpoint.socketPath,
+      env: { [name]: value },
+    })
+    expect(status).toBe(1)
+    expect(stderr).toContain(reason)
   })
 })

@@ -133,7 +133,7 @@ int main(int argc, char **argv)
         int arguments;
         int (*run)(char **argv);
     } modes[] = {
-        {"loops", 2, mode_loops},     {"threads", 3, mode_threads}, {"fork", 1, mode_fork},
+        {"loops", 2, mode_loops},     {"threads", 3, mode_threads}, {"fork", 2, mode_fork},
         {"private", 1, mode_private}, {"burst", 2, mode_burst},     {"async", 3, mode_async},
         {"fuzz", 3, mode_fuzz},
     };

@@ -146,20 +146,10 @@ static void check_closed_on_exec(const bool open_before[DESCRIPTORS])
     CHECK(found > 0);
 }
 
-static void *fork_and_sign(void *argument)
-{
-    const struct worker *worker = argument;
-    const pid_t child = fork();
-    if (child == 0) {
-        CHECK(sign_and_verify(worker->context, worker->key, "child of a thread", 17));
-        _exit(0);
-    }
-    wait_for(child);
-    return NULL;
-}
-
-/* fork REFERENCE: signs before, in children of the main thread and of one that forks amid
- * signatures, and after. */
+/*
+ * fork REFERENCE FILE: signs before a fork, in the child, in another child that is forked while a
+ * thread waits for its signature (then there is FILE), and after.
+ */
 int mode_fork(char **argv)
 {
     bool open_before[DESCRIPTORS];
@@ -178,13 +168,17 @@ int mode_fork(char **argv)
         _exit(0);
     }
     wait_for(child);
-    const struct worker busy = {library.context, key, 200};
-    pthread_t worker, forker;
-    CHECK(pthread_create(&worker, NULL, work, (void *)&busy) == 0);
-    for (int i = 0; i < 5; i++) {
-        CHECK(pthread_create(&forker, NULL, fork_and_sign, (void *)&busy) == 0);
-        CHECK(pthread_join(forker, NULL) == 0);
+    const struct worker waiting = {library.context, key, 1};
+    pthread_t worker;
+    CHECK(pthread_create(&worker, NULL, work, (void *)&waiting) == 0);
+    while (access(argv[1], F_OK) != 0)
+        usleep(1000);
+    child = fork();
+    if (child == 0) {
+        CHECK(sign_and_verify(library.context, key, "child amid a signature", 22));
+        _exit(0);
     }
+    wait_for(child);
     CHECK(pthread_join(worker, NULL) == 0);
     CHECK(sign_and_verify(library.context, key, "parent again", 12));
     EVP_PKEY_free(key);
