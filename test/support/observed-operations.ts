@@ -4,7 +4,7 @@
  * collects them and removes it. Without that reporter nothing is written.
  */
 import { randomUUID } from 'node:crypto'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 
 /** Environment variable by which the workers of a run know its folder. */
@@ -59,6 +59,7 @@ export async function noteOperations(auditDirectory: string): Promise<void> {
   const { [observationFolder]: folder, HSMGATE_OBSERVED_FILE: file } = process.env
   if (folder === undefined || file === undefined) return
   const observation: Observation = { file, operations: summarize(await readJournal(auditDirectory)) }
+  await mkdir(folder, { recursive: true })
   await writeFile(path.join(folder, `${randomUUID()}.json`), JSON.stringify(observation))
 }
 
