@@ -20,6 +20,9 @@ needed_to_test=(
   'openssl       | openssl                    | checks signatures, public keys and OAEP independently'
   'opensc        | pkcs11-tool                | looks at tokens from outside the gateway'
   'libnss3-tools | certutil                   | makes databases of NSS softokn, a second PKCS#11 module for the tests'
+  'apache2-bin   | /usr/sbin/apache2          | a TLS server that the tests drive; this package starts no service'
+  'liblua5.3-0   | /usr/lib/*/liblua5.3.so.0 /usr/lib/liblua5.3.so.0 | a library of HAProxy, which the tests drive'
+  'libopentracing-c-wrapper0 | /usr/lib/*/libopentracing-c-wrapper.so.0 /usr/lib/libopentracing-c-wrapper.so.0 | another one'
   'clang-format  | clang-format               | checks the format of C and C++'
   'shellcheck    | shellcheck                 | checks shell scripts'
 )
@@ -186,6 +189,7 @@ set_up() {
   if [[ $purpose == test ]]; then
     unpack_program promtool prometheus /usr/bin/promtool 'which checks metrics and alert rules'
     unpack_program nginx nginx /usr/sbin/nginx 'a TLS server that the tests drive'
+    unpack_program haproxy haproxy /usr/sbin/haproxy 'another one'
     build_native all
   else
     build_native 'addon provider'
