@@ -16,8 +16,8 @@ import { createAdoptionCommands } from './adoption-commands.ts'
 import { command, type Input, type OperatorCommand } from './operator-command.ts'
 import { createPolicyCommands } from './policy-commands.ts'
 import { createRoleCommands } from './role-commands.ts'
-import { createXksCommands, type XksCommandParts } from './xks-commands.ts'
 import { createTlsCommands } from './tls-commands.ts'
+import { createXksCommands, type XksCommandParts } from './xks-commands.ts'
 
 export interface CommandParts {
   readonly administration: Administration
@@ -161,8 +161,8 @@ export function createOperatorCommands(parts: CommandParts): readonly OperatorCo
       },
     ),
     ...createAdoptionCommands(parts),
-    ...createXksCommands(parts),
     ...createTlsCommands(parts),
+    ...createXksCommands(parts),
     command('token', 'retry-login', { members: { token: 'string' } }, async (input) => {
       await hsm.retryLogin(String(input.token))
       return { groups: hsm.groups() }
