@@ -28,7 +28,7 @@ export async function runRelay(
   const config = loadRelayConfig(file, terminal.environment)
   let credentials = loadCredentials(config)
   const observer = openRelayObserver(config.logLevel)
-  const { peerCredentials } = loadAddon()
+  const { peerCredentials, notifyServiceManager } = loadAddon()
   try {
     const inherited = takeInheritedListeners()
     await using relay = await openRelay({ config, credentials, events: observer, peerCredentials, inherited })
@@ -36,6 +36,7 @@ export async function runRelay(
     observer.note('info', 'relay started', { subject, digest, sockets: relay.endpoints.join(' ') })
     noteExpiry(observer, credentials)
     ready(relay, credentials)
+    if (terminal.environment.NOTIFY_SOCKET) notifyServiceManager(terminal.environment.NOTIFY_SOCKET, 'READY=1')
 
     let renewal = Promise.resolve()
     const onHangUp = () => {

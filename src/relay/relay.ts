@@ -63,8 +63,6 @@ export interface Relay extends AsyncDisposable {
   /** Paths of its sockets. */
   readonly endpoints: readonly string[]
   status(): RelayStatus
-  /** Resolves with undefined as soon as one gateway can be reached, else with the reasons, one for each gateway. */
-  reached(timeoutMs: number): Promise<readonly string[] | undefined>
   /**
    * Takes over gateways and credentials: what is under way ends on the old connections, once a new one is open.
    * @returns the reasons, one for each gateway, when none of them took the new credentials; the old connections then stay.
@@ -122,12 +120,12 @@ export async function openRelay(parts: RelayParts): Promise<Relay> {
     throw cause
   })
 
-  function sign(asked: Asked): Promise<Answer> {
+  async function sign(asked: Asked): Promise<Answer> {
     const { peer } = asked
     if (config.users !== undefined && peer.kind === 'local' && !config.users.includes(peer.uid)) {
       const text = 'this user may not have signatures made here'
       const failure = { number: errorNumbers.unauthenticated, code: 'userRefused', retryable: false, text }
-      return Promise.resolve({ ok: false, failure })
+      return { ok: false, failure }
     }
     return dispatch.forward(asked)
   }
@@ -155,7 +153,6 @@ export async function openRelay(parts: RelayParts): Promise<Relay> {
       ...dispatch.counters,
       gateways: upstreams.map(statusOf),
     }),
-    reached: (timeoutMs) => reach(upstreams, timeoutMs),
     async renew(next, credentials) {
       const fresh = connect(next, credentials)
       const reasons = await reach(fresh, renewTimeoutMs)
@@ -210,6 +207,7 @@ function greetOnce(place: GatewayPlace, context: SecureContext): Promise<string 
   })
 }
 
+/** Undefined as soon as one can be reached, else the reasons, one for each. */
 async function reach(upstreams: readonly Upstream[], timeoutMs: number): Promise<readonly string[] | undefined> {
   const outcomes = upstreams.map(async (upstream) => {
     const reason = await upstream.firstUp(timeoutMs)

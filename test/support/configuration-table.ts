@@ -1,20 +1,22 @@
 /**
- * The option table of docs/configuration.md, made from the schema. Run as a program it writes the table into the document:
+ * The option tables of docs/configuration.md and docs/relay.md, made from the schemas. Run as a program it writes them into the documents:
  *   node test/support/configuration-table.ts
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Schema } from '../../src/config/sections/section.ts'
 import { fileSchema } from '../../src/config/sections/sections.ts'
+import { relaySchema } from '../../src/relay/config.ts'
 
 export const configurationDocument = path.resolve(import.meta.dirname, '../../docs/configuration.md')
+export const relayDocument = path.resolve(import.meta.dirname, '../../docs/relay.md')
 
 const begin = '<!-- table: written by test/support/configuration-table.ts -->\n'
 const end = '<!-- end of table -->\n'
 
-export function renderTable(): string {
-  const rows = Object.entries(fileSchema.properties ?? {}).flatMap(([key, schema]) =>
-    renderRows(key, schema, fileSchema.required?.includes(key) ?? false),
+function renderTable(file: Schema): string {
+  const rows = Object.entries(file.properties ?? {}).flatMap(([key, schema]) =>
+    renderRows(key, schema, file.required?.includes(key) ?? false),
   )
   return ['| Key | Type | Default | Meaning |', '|---|---|---|---|', ...rows, ''].join('\n')
 }
@@ -27,6 +29,9 @@ function renderRows(key: string, schema: Schema, isRequired: boolean): string[] 
   }
   if (typeof schema.additionalProperties === 'object' && schema.additionalProperties.properties) {
     rows.push(...renderRows(`${key}.<name>`, schema.additionalProperties, false))
+  }
+  for (const [name, member] of Object.entries(schema.items?.properties ?? {})) {
+    rows.push(...renderRows(`${key}[].${name}`, member, schema.items?.required?.includes(name) ?? false))
   }
   return rows
 }
@@ -49,13 +54,14 @@ function defaultOf({ default: value, derivedDefault }: Schema, isRequired: boole
 }
 
 /** The document with its table made anew. */
-export function updateDocument(text: string): string {
+export function updateDocument(text: string, file: Schema = fileSchema): string {
   const [head, rest] = text.split(begin)
   const [, tail] = rest?.split(end) ?? []
   if (head === undefined || tail === undefined) throw new TypeError('the document has lost the marks of its table')
-  return `${head}${begin}${renderTable()}${end}${tail}`
+  return `${head}${begin}${renderTable(file)}${end}${tail}`
 }
 
 if (import.meta.main) {
   writeFileSync(configurationDocument, updateDocument(readFileSync(configurationDocument, 'utf8')))
+  writeFileSync(relayDocument, updateDocument(readFileSync(relayDocument, 'utf8'), relaySchema))
 }

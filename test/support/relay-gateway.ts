@@ -212,22 +212,28 @@ export async function startRelayGateway(
   return gateway
 }
 
-export interface FrozenPath extends AsyncDisposable {
+export interface LongPath extends AsyncDisposable {
   readonly address: string
-  /** From now on bytes stay where they are, as before a process that is stopped. */
+  /** From now on bytes stay where they are, as before a process that is stopped; new connections are made, but nothing passes. */
   freeze(): void
 }
 
-/** A path to a gateway that can freeze: new connections are made, but nothing passes. */
-export async function startFreezer(gateway: RelayGateway): Promise<FrozenPath> {
+/** A way to a gateway that can be long (each direction) and can freeze. */
+export async function openPath(gateway: RelayGateway, delayMs = 0): Promise<LongPath> {
   const sockets = new Set<Socket>()
   let isFrozen = false
-  const server = createTcpServer((socket) => {
-    sockets.add(socket.on('error', () => {}))
-    if (isFrozen) return
+  const pass = (from: Socket, to: Socket) => {
+    // timers of one duration fire in their order
+    const later = (action: () => void) => void setTimeout(() => isFrozen || action(), delayMs)
+    from.on('data', (chunk) => later(() => to.write(chunk)))
+    from.on('end', () => later(() => to.end()))
+    from.on('error', () => to.destroy())
+    sockets.add(from)
+  }
+  const server = createTcpServer((near) => {
     const far = connect(Number(gateway.address.split(':')[1]), '127.0.0.1')
-    sockets.add(far.on('error', () => {}))
-    socket.pipe(far).pipe(socket)
+    pass(near, far)
+    pass(far, near)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as { port: number }
@@ -235,10 +241,6 @@ export async function startFreezer(gateway: RelayGateway): Promise<FrozenPath> {
     address: `127.0.0.1:${port}`,
     freeze() {
       isFrozen = true
-      for (const socket of sockets) {
-        socket.unpipe()
-        socket.pause()
-      }
     },
     async [Symbol.asyncDispose]() {
       server.close()

@@ -68,10 +68,13 @@ export async function startRelay(
     inherited: new Map(),
     ...(options.timing === undefined ? {} : { timing: options.timing }),
   })
-  const reasons = options.isUnreached ? undefined : await relay.reached(5000)
-  if (reasons !== undefined) {
-    await relay[Symbol.asyncDispose]()
-    throw new Error(reasons.join('; '))
+  const isReached = () => relay.status().gateways.some(({ connections }) => connections > 0)
+  for (let tries = 0; !options.isUnreached && !isReached(); tries++) {
+    if (tries === 1000) {
+      await relay[Symbol.asyncDispose]()
+      throw new Error(`no gateway can be reached: ${noted.join('; ')}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10))
   }
   return {
     relay,

@@ -14,10 +14,10 @@ import { startRelay, type TestRelay, type TestRelayOptions } from '../../support
 import {
   makeRelayPki,
   makeSoftKey,
+  openPath,
   type RelayFiles,
   type RelayGateway,
   type RelayPki,
-  startFreezer,
   startRelayGateway,
 } from '../../support/relay-gateway.ts'
 
@@ -55,8 +55,8 @@ const loadBudgetMs = 5000
 
 interface Load {
   readonly answers: HksAnswer[]
-  /** Lets what is open finish; all that was answered other than by a good signature. */
-  stop(): Promise<readonly HksAnswer[]>
+  /** Lets what is open finish; all that ended other than by a good signature. */
+  stop(): Promise<readonly unknown[]>
   /** Resolves after so many more answers. */
   more(count: number): Promise<void>
 }
@@ -65,6 +65,7 @@ interface Load {
 async function startLoad(relay: TestRelay, clientCount = 8): Promise<Load> {
   const clients = await Promise.all(Array.from({ length: clientCount }, () => connectTo(relay)))
   const answers: HksAnswer[] = []
+  const lost: unknown[] = []
   let isOver = false
   let waits: { readonly at: number; readonly resolve: () => void }[] = []
   const run = async (client: HksClient) => {
@@ -74,14 +75,14 @@ async function startLoad(relay: TestRelay, clientCount = 8): Promise<Load> {
       waits = waits.filter(({ at }) => answers.length < at)
     }
   }
-  const runs = clients.map(run)
+  const runs = clients.map((client) => run(client).catch((cause) => lost.push(cause)))
   return {
     answers,
     async stop() {
       isOver = true
       await Promise.all(runs)
       for (const client of clients) client.socket.destroy()
-      return answers.filter((answer) => !isSigned(answer))
+      return [...answers.filter((answer) => !isSigned(answer)), ...lost]
     },
     more: (count) => new Promise((resolve) => waits.push({ at: answers.length + count, resolve })),
   }
@@ -177,7 +178,7 @@ describe('a relay with two gateways', () => {
   it('leaves one that is stopped alone until it moves, and ends its connections', async () => {
     await using a = await startRelayGateway(pki, key)
     await using b = await startRelayGateway(pki, key)
-    await using path = await startFreezer(a)
+    await using path = await openPath(a)
     const timing = { pingIntervalMs: 200, pongTimeoutMs: 1000 }
     await using relay = await relayTo([path, b], { timing, config: { attemptPercent: 10 } })
     await expect.poll(() => relay.relay.status().gateways.map(({ connections }) => connections)).toEqual([2, 2])
@@ -185,7 +186,9 @@ describe('a relay with two gateways', () => {
     await load.more(50)
     path.freeze()
     await load.more(400)
-    await expect.poll(() => relay.noted.some((line) => line.startsWith(`down ${path.address}`))).toBe(true)
+    await expect
+      .poll(() => relay.noted.some((line) => line.startsWith(`down ${path.address}`)), { timeout: 10_000 })
+      .toBe(true)
     expect(await load.stop()).toEqual([])
     expect(relay.noted).toContain(`lost ${path.address}: it does not answer`)
     // not one attempt for each signature: those under way when it stopped, and one or the other after
@@ -245,6 +248,17 @@ describe('a relay with one gateway', () => {
       await load.more(50)
     }
     expect(await load.stop()).toEqual([])
+  })
+
+  it('keeps many requests under way when the gateway is far', async () => {
+    await using gateway = await startRelayGateway(pki, key)
+    await using path = await openPath(gateway, 100)
+    await using relay = await relayTo([path])
+    const load = await startLoad(relay, 50)
+    await load.more(100)
+    expect(await load.stop()).toEqual([])
+    expect(relay.relay.status().gateways[0]).toMatchObject({ late: 0, lost: 0 })
+    expect(relay.relay.status().gateways[0]?.connections).toBe(2)
   })
 
   it('answers DEADLINE in time when the gateway is silent', async () => {
