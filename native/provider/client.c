@@ -1,11 +1,11 @@
 #include "client.h"
 #include "connection.h"
 #include "error.h"
+#include "failure.h"
 #include "provider.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -18,16 +18,7 @@ enum {
     /* Connecting and greeting, where nothing may be waited for: the probe of a breaker. */
     PROBE_MS = 100,
     BACKOFF_FIRST_MS = 10,
-    BACKOFF_MAX_MS = 40,
-    NO_ENDPOINT = SETTINGS_ENDPOINTS_MAX
-};
-
-/* Why it came to nothing: the last and most telling cause. */
-struct failure {
-    enum reason reason;
-    /* NO_ENDPOINT: of none in particular. */
-    unsigned endpoint;
-    char text[FRAME_ERROR_TEXT_BYTES_MAX + 1];
+    BACKOFF_MAX_MS = 40
 };
 
 /* One signature under way. */
@@ -44,50 +35,6 @@ struct operation_state {
     unsigned avoided;
     struct failure failure;
 };
-
-static void note_failure(struct operation_state *state, enum reason reason, unsigned endpoint,
-                         const char *text, size_t bytes)
-{
-    struct failure *failure = &state->failure;
-    failure->reason = reason;
-    failure->endpoint = endpoint;
-    if (bytes >= sizeof failure->text)
-        bytes = sizeof failure->text - 1;
-    memcpy(failure->text, text, bytes);
-    failure->text[bytes] = '\0';
-}
-
-static void note_system_failure(struct operation_state *state, enum reason reason,
-                                unsigned endpoint, int error)
-{
-    char text[64];
-    const int bytes = snprintf(text, sizeof text, "errno %d", error);
-    note_failure(state, reason, endpoint, text, (size_t)bytes);
-}
-
-static enum reason reason_of_gateway_error(uint16_t code)
-{
-    switch (code) {
-    case GATEWAY_UNAUTHENTICATED:
-        return REASON_UNAUTHENTICATED;
-    case GATEWAY_POLICY_DENIED:
-        return REASON_DENIED;
-    case GATEWAY_KEY_NOT_FOUND:
-        return REASON_NOT_FOUND;
-    case GATEWAY_UNSUPPORTED:
-        return REASON_UNSUPPORTED;
-    case GATEWAY_BUSY:
-        return REASON_BUSY;
-    case GATEWAY_HSM:
-        return REASON_HSM;
-    case GATEWAY_DEADLINE:
-        return REASON_DEADLINE;
-    case GATEWAY_SHUTTING_DOWN:
-        return REASON_ENDPOINTS_DOWN;
-    default:
-        return REASON_GATEWAY;
-    }
-}
 
 static const uint8_t *token_of(const struct key *key)
 {
@@ -130,8 +77,7 @@ static enum step step_after_gateway_error(struct operation_state *state, unsigne
 {
     if (error->code == GATEWAY_SHUTTING_DOWN)
         return STEP_AWAY;
-    note_failure(state, reason_of_gateway_error(error->code), endpoint, error->text,
-                 error->text_bytes);
+    failure_note_gateway(&state->failure, endpoint, error);
     /* Whoever answers in time is well, whatever the answer; a deadline that it let pass stalled us.
      */
     if (error->code == GATEWAY_DEADLINE)
@@ -149,21 +95,21 @@ static enum step step_after_trouble(struct operation_state *state, unsigned endp
         return STEP_AWAY;
     case EXCHANGE_LOST:
         /* A restart ends all connections at once: what counts is whether one comes back in time. */
-        note_failure(state, REASON_LOST, endpoint, "", 0);
+        failure_note(&state->failure, REASON_LOST, endpoint, "");
         return STEP_FAILED_ATTEMPT;
     case EXCHANGE_TIMEOUT:
-        note_failure(state, REASON_DEADLINE, endpoint, "no reply", sizeof "no reply" - 1);
+        failure_note(&state->failure, REASON_DEADLINE, endpoint, "no reply");
         pool_failed(state->pool, endpoint, probe);
         return STEP_FAILED_ATTEMPT;
     case EXCHANGE_PROTOCOL:
-        note_failure(state, REASON_PROTOCOL, endpoint, "", 0);
+        failure_note(&state->failure, REASON_PROTOCOL, endpoint, "");
         pool_failed(state->pool, endpoint, probe);
         return STEP_FAILED_ATTEMPT;
     case EXCHANGE_FORBIDDEN:
-        note_system_failure(state, REASON_ENDPOINT_FORBIDDEN, endpoint, system_error);
+        failure_note_errno(&state->failure, REASON_ENDPOINT_FORBIDDEN, endpoint, system_error);
         return STEP_GIVE_UP;
     default:
-        note_system_failure(state, REASON_SYSTEM, endpoint, system_error);
+        failure_note_errno(&state->failure, REASON_SYSTEM, endpoint, system_error);
         return STEP_GIVE_UP;
     }
 }
@@ -207,8 +153,7 @@ static enum step ask(struct operation_state *state, struct connection *connectio
         return STEP_AWAY;
     }
     if (state->request.input_bytes > connection->limits.max_input_bytes) {
-        note_failure(state, REASON_INPUT, endpoint, "longer than the gateway takes",
-                     sizeof "longer than the gateway takes" - 1);
+        failure_note(&state->failure, REASON_INPUT, endpoint, "longer than the gateway takes");
         put_back(state, connection);
         return STEP_GIVE_UP;
     }
@@ -247,7 +192,7 @@ static enum step try_endpoint(struct operation_state *state, unsigned endpoint, 
         const enum borrow_outcome borrowed =
             pool_borrow(state->pool, endpoint, fresh, &state->wait, until_ns, &connection);
         if (borrowed == BORROW_TIMEOUT) {
-            note_failure(state, REASON_POOL, NO_ENDPOINT, "", 0);
+            failure_note(&state->failure, REASON_POOL, NO_ENDPOINT, "");
             return STEP_FAILED_ATTEMPT;
         }
         if (borrowed == BORROWED_IDLE && !connection_is_quiet(connection)) {
@@ -341,29 +286,17 @@ static bool run(struct operation_state *state, uint8_t *signature, size_t *signa
         case STEP_AWAY:
             if (all_open) {
                 if (state->attempts == 0)
-                    note_failure(state, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "", 0);
+                    failure_note(&state->failure, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "");
                 return false;
             }
             if (!back_off(state)) {
-                note_failure(state, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "", 0);
+                failure_note(&state->failure, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "");
                 count_absence(state);
                 return false;
             }
             break;
         }
     }
-}
-
-static void raise_failure(const struct operation_state *state)
-{
-    const struct failure *failure = &state->failure;
-    const struct settings *settings = &state->provider->settings;
-    if (failure->endpoint == NO_ENDPOINT)
-        RAISE(state->provider, failure->reason, NULL);
-    else
-        RAISE(state->provider, failure->reason, "%s%s%s",
-              settings->endpoints[failure->endpoint].name, failure->text[0] == '\0' ? "" : ": ",
-              failure->text);
 }
 
 static bool has_candidate(const struct operation_state *state)
@@ -411,7 +344,7 @@ bool client_sign(const struct key *key, const struct signing *signing, uint8_t *
     const bool done = run(&state, signature, signature_bytes);
     wait_end(&state.wait);
     if (!done)
-        raise_failure(&state);
+        failure_raise(&state.failure, provider);
     errno = error_before;
     return done;
 }
