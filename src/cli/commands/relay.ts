@@ -66,7 +66,7 @@ export function addRelay(program: Command, terminal: Terminal): void {
   const run = relay
     .command('run')
     .description(
-      'run the relay; SIGTERM or Ctrl-C drains and ends it, SIGHUP takes over a renewed certificate, SIGUSR1 writes its counters to the log',
+      'run the relay that --config describes (default: /etc/hsmgate/relay.json); SIGTERM or Ctrl-C drains and ends it, SIGHUP takes over a renewed certificate, SIGUSR1 writes its counters to the log',
     )
   addAction<object, []>(run, async (options) => {
     const { runRelay } = await import('../run-relay.ts')
