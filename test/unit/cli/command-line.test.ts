@@ -55,6 +55,9 @@ const leaves = [
   ['clock', 'confirm'],
   ['audit', 'verify'],
   ['audit', 'checkpoint'],
+  ['relay', 'enroll'],
+  ['relay', 'run'],
+  ['relay', 'check'],
 ]
 
 describe('the command line', () => {
