@@ -5,11 +5,11 @@
 import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
-import { findFreePort, startNginx } from '../support/nginx.ts'
+import { findFreePort } from '../support/nginx.ts'
 import { offloadRecords } from '../support/offload.ts'
 import { buildProvider } from '../support/provider.ts'
 import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
-import { type SiteOptions, startApache, startHaproxy } from '../support/web-servers.ts'
+import { type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 // www-data may connect; the token decides.
 const listen = {
@@ -62,17 +62,8 @@ const offers = [
   ['TLSv1.3', 'ed25519', 'ed25519', 'ed25519'],
 ] as const satisfies readonly (readonly [string, string, Name, string])[]
 
-const startNginxSite = ({ port, pairs, env }: SiteOptions) =>
-  startNginx(port, {
-    env,
-    http: `ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off; keepalive_timeout 0;
-    server { listen 127.0.0.1:${port} ssl; ${pairs
-      .map(({ certificate, reference }) => `ssl_certificate ${certificate}; ssl_certificate_key ${reference};`)
-      .join(' ')} location / { return 204; } }`,
-  })
-
 describe.each([
-  ['nginx', startNginxSite],
+  ['nginx', (site: SiteOptions) => startNginxSite(site)],
   ['Apache event', (site: SiteOptions) => startApache('event', site)],
   ['Apache prefork', (site: SiteOptions) => startApache('prefork', site)],
   ['HAProxy', (site: SiteOptions) => startHaproxy(site)],

@@ -6,7 +6,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type CommandResult, run } from './command.ts'
+import { type CommandResult, run, runOk } from './command.ts'
 
 const unpacked = fileURLToPath(new URL('../../node_modules/.cache/nginx/nginx', import.meta.url))
 /** What deploy/setup.sh looks for, in its order. */
@@ -17,6 +17,8 @@ export interface NginxOptions {
   readonly http: string
   readonly env?: Readonly<Record<string, string>>
   readonly workers?: number
+  /** Lines outside of `http { }`. */
+  readonly main?: string
 }
 
 export interface Nginx extends AsyncDisposable {
@@ -25,6 +27,13 @@ export interface Nginx extends AsyncDisposable {
   errorLog(): string
   /** Until the new workers serve and the old ones have ended. */
   reload(): Promise<void>
+}
+
+export interface NginxDaemon extends AsyncDisposable {
+  readonly folder: string
+  /** Of the process that the pid file names. */
+  masterPid(): number
+  errorLog(): string
 }
 
 /** A port that nothing listens on just now. */
@@ -38,7 +47,7 @@ export async function findFreePort(): Promise<number> {
   return port
 }
 
-function writeConfiguration(folder: string, { http, workers = 1 }: NginxOptions): string {
+function writeConfiguration(folder: string, { http, workers = 1, main = '' }: NginxOptions, daemon = 'off'): string {
   const place = path.join(folder, 'nginx.conf')
   // else its workers become nobody, who may not enter the folders of tests
   const asRoot = process.getuid?.() === 0 ? 'user root;\n' : ''
@@ -46,7 +55,8 @@ function writeConfiguration(folder: string, { http, workers = 1 }: NginxOptions)
   writeFileSync(
     place,
     `${asRoot}worker_processes ${workers};
-daemon off;
+daemon ${daemon};
+${main}
 pid ${folder}/nginx.pid;
 error_log ${folder}/error.log notice;
 events { worker_connections 512; }
@@ -116,6 +126,26 @@ export async function startNginx(port: number, options: NginxOptions): Promise<N
         child.kill('SIGTERM')
         await exit
       }
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** One that upgrades itself at SIGUSR2: NGINX does that only when the process that started it is gone. */
+export async function startNginxDaemon(port: number, options: NginxOptions): Promise<NginxDaemon> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'hsmgate-nginx-'))
+  const configuration = writeConfiguration(folder, options, 'on')
+  await runOk(program, ['-p', folder, '-c', configuration], { env: { ...options.env } })
+  while (!(await isListening(port))) await new Promise((resolve) => setTimeout(resolve, 10))
+  const masterPid = () => Number(readFileSync(path.join(folder, 'nginx.pid'), 'utf8'))
+  return {
+    folder,
+    masterPid,
+    errorLog: () => readFileSync(path.join(folder, 'error.log'), 'utf8'),
+    async [Symbol.asyncDispose]() {
+      const pid = masterPid()
+      process.kill(pid, 'SIGTERM')
+      while (existsSync(`/proc/${pid}/exe`)) await new Promise((resolve) => setTimeout(resolve, 10))
       rmSync(folder, { recursive: true, force: true })
     },
   }

@@ -1,5 +1,5 @@
 /**
- * Apache and HAProxy of Debian's packages on loopback, each with a folder of its own, in the foreground; NGINX is in nginx.ts. As root their
+ * Sites of NGINX (nginx.ts), Apache and HAProxy of Debian's packages on loopback, each with a folder of its own, in the foreground. As root their
  * workers become www-data, as they do in Debian.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -10,6 +10,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { type Nginx, startNginx } from './nginx.ts'
 
 export interface WebServer extends AsyncDisposable {
   readonly folder: string
@@ -34,6 +35,20 @@ function newFolder(name: string): string {
   const folder = mkdtempSync(path.join(tmpdir(), `hsmgate-${name}-`))
   chmodSync(folder, 0o755)
   return folder
+}
+
+/** NGINX with a site like those below. */
+export function startNginxSite({ port, pairs, env, more = '' }: SiteOptions, workers = 1): Promise<Nginx> {
+  return startNginx(port, { env, workers, http: nginxSite({ port, pairs, more }) })
+}
+
+/** What stands inside `http { }`. */
+export function nginxSite({ port, pairs, more = '' }: Omit<SiteOptions, 'env'>): string {
+  const keys = pairs.map(
+    ({ certificate, reference }) => `ssl_certificate ${certificate}; ssl_certificate_key ${reference};`,
+  )
+  return `ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off; keepalive_timeout 0;
+  server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} location / { return 204; } } ${more}`
 }
 
 /** `mpm`: event or prefork. */
