@@ -1,0 +1,72 @@
+/**
+ * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, dead workers. No handshake fails.
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { GroupState } from '../../src/hsm/port.ts'
+import { findFreePort } from '../support/nginx.ts'
+import { openServedSite, type ServedSite, startCrowd } from '../support/served-site.ts'
+import { startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
+
+const patience = { timeout: 120_000 }
+const nobody = { nginx: [], apache: [], haproxy: [], 'haproxy, asynchronous': [] }
+const resources = new AsyncDisposableStack()
+let served: ServedSite
+const ports = {} as Record<keyof typeof nobody, number>
+
+beforeAll(async () => {
+  served = resources.use(await openServedSite())
+  const { site, sites } = served
+  for (const name of Object.keys(nobody) as (keyof typeof nobody)[]) ports[name] = await findFreePort()
+  const options = (name: keyof typeof nobody) => ({ port: ports[name], pairs: [site], env: sites.env })
+  resources.use(await startNginxSite(options('nginx'), 2))
+  resources.use(await startApache('event', options('apache')))
+  resources.use(await startHaproxy(options('haproxy')))
+  resources.use(await startHaproxy({ ...options('haproxy, asynchronous'), isAsync: true }))
+}, 600_000)
+afterAll(() => resources.disposeAsync())
+
+/** Handshakes at each server before and after, and what failed meanwhile. */
+async function during(event: () => Promise<void>) {
+  const crowd = startCrowd(ports, served.site, 1)
+  try {
+    await crowd.more(5)
+    await event()
+    await crowd.more(5)
+  } finally {
+    expect(await crowd.stop()).toEqual(nobody)
+  }
+}
+
+it('fails no handshake when the gateway hands over, twice', patience, async () => {
+  await during(async () => {
+    await served.handOver()
+    await served.handOver()
+  })
+})
+
+it('fails no handshake when the gateway is stopped and started', patience, async () => {
+  await during(async () => {
+    await served.stop()
+    await served.start()
+  })
+})
+
+it('fails no handshake when workers of the module are killed, one after the other', patience, async () => {
+  const { gateway } = served
+  const workers = async () => {
+    const { groups } = await gateway.ask<{ groups: readonly GroupState[] }>('token', 'list')
+    return groups.flatMap((group) => group.workers).filter(({ state }) => state === 'ready')
+  }
+  await during(async () => {
+    const before = await workers()
+    expect(before.length).toBeGreaterThan(1)
+    for (const { pid } of before) {
+      process.kill(pid!, 'SIGKILL')
+      // Two deaths under one call would condemn the call.
+      const all = { timeout: 30_000, interval: 20 }
+      await expect
+        .poll(async () => (await workers()).filter((each) => each.pid !== pid).length, all)
+        .toBe(before.length)
+    }
+  })
+})
