@@ -1,6 +1,6 @@
 /** `hsmgate relay` as a process of its own in front of a real gateway: enrolled, approved, run, renewed; what its clients and the audit see. */
 import { randomBytes, verify, X509Certificate } from 'node:crypto'
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { get } from 'node:https'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -14,10 +14,11 @@ import { runOk } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { certificateVerify, connectHks } from '../support/hks-client.ts'
 import { type HsmgateProcess, runHsmgateProcess, startHsmgate } from '../support/hsmgate-process.ts'
-import { findFreePort, startNginx } from '../support/nginx.ts'
+import { findFreePort } from '../support/nginx.ts'
 import { type BindOptions, type BoundKey, bindKey, createTlsKey, offloadRecords } from '../support/offload.ts'
 import { buildProvider, writeOpensslConf } from '../support/provider.ts'
 import { isAlive } from '../support/served-gateway.ts'
+import { type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 interface Enrolled {
   readonly folder: string
@@ -67,7 +68,12 @@ async function enroll(name: string): Promise<Enrolled> {
   copyFileSync(path.join(folder, 'ca.pem'), path.join(out, enrolmentFiles.ca))
   const config = path.join(out, enrolmentFiles.config)
   const socket = path.join(out, 'sign.sock')
-  writeFileSync(config, JSON.stringify({ ...JSON.parse(readFileSync(config, 'utf8')), socket, maxBudgetMs: 5000 }))
+  writeFileSync(
+    config,
+    JSON.stringify({ ...JSON.parse(readFileSync(config, 'utf8')), socket, maxBudgetMs: 5000, mode: '0666' }),
+  )
+  // workers of web servers are other users
+  for (const each of [folder, out]) chmodSync(each, 0o755)
   return { folder: out, config, socket, digest }
 }
 
@@ -303,16 +309,21 @@ describe('TLS programs behind a relay', () => {
     expect(verify('sha256', input, key.publicKey, signature)).toBe(true)
   })
 
-  it('shake hands: NGINX, one record for each handshake', patience, async () => {
+  const servers = [
+    ['NGINX', (site: SiteOptions) => startNginxSite(site)],
+    ['Apache', (site: SiteOptions) => startApache('event', site)],
+    ['HAProxy', (site: SiteOptions) => startHaproxy(site)],
+    ['HAProxy that does not wait', (site: SiteOptions) => startHaproxy({ ...site, isAsync: true })],
+  ] as const
+
+  it.each(servers)('shake hands: %s, one record for each handshake', patience, async (_, start) => {
     const port = await findFreePort()
-    const http = `server { listen 127.0.0.1:${port} ssl; ssl_certificate ${certificate}; ssl_certificate_key ${reference};
-      ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets off; ssl_session_cache off; keepalive_timeout 0; location / { return 204; } }`
-    await using _nginx = await startNginx(port, { http, env })
+    await using _server = await start({ port, pairs: [{ certificate, reference }], env })
     const before = (await offloadRecords(gateway, key.name)).length
     for (let visit = 0; visit < 5; visit++) expect(await visitSite(port)).toEqual([204, 'TLSv1.3', 'ec', false])
     const records = (await offloadRecords(gateway, key.name)).slice(before)
     expect(records).toHaveLength(5)
-    expect(records[0]).toMatchObject({ additionalEventData: { relay: enrolled.digest, reported: { app: 'nginx' } } })
+    expect(records[0]).toMatchObject({ additionalEventData: { relay: enrolled.digest } })
   })
 
   function visitSite(port: number): Promise<readonly unknown[]> {
