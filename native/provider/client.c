@@ -18,12 +18,14 @@ enum {
     /* Connecting and greeting, where nothing may be waited for: the probe of a breaker. */
     PROBE_MS = 100,
     BACKOFF_FIRST_MS = 10,
-    BACKOFF_MAX_MS = 40
+    BACKOFF_MAX_MS = 40,
+    /* Each of these asks the gateway, and leaves a record there. */
+    BACKOFF_HSM_MAX_MS = 160
 };
 
 /* One signature under way. */
 struct operation_state {
-    const struct key *key;
+    struct key *key;
     struct provider *provider;
     struct pool *pool;
     struct wait wait;
@@ -70,7 +72,7 @@ static void put_back(struct operation_state *state, struct connection *connectio
 }
 
 /* What became of one try at one endpoint. */
-enum step { STEP_DONE, STEP_AWAY, STEP_FAILED_ATTEMPT, STEP_GIVE_UP };
+enum step { STEP_DONE, STEP_AWAY, STEP_NO_HSM, STEP_FAILED_ATTEMPT, STEP_GIVE_UP };
 
 static enum step step_after_gateway_error(struct operation_state *state, unsigned endpoint,
                                           bool probe, const struct frame_error *error)
@@ -84,7 +86,11 @@ static enum step step_after_gateway_error(struct operation_state *state, unsigne
         pool_failed(state->pool, endpoint, probe);
     else
         pool_succeeded(state->pool, endpoint);
-    return error->retryable ? STEP_FAILED_ATTEMPT : STEP_GIVE_UP;
+    if (!error->retryable)
+        return STEP_GIVE_UP;
+    return error->code == GATEWAY_HSM && !atomic_load(&state->key->waited_in_vain)
+               ? STEP_NO_HSM
+               : STEP_FAILED_ATTEMPT;
 }
 
 static enum step step_after_trouble(struct operation_state *state, unsigned endpoint, bool probe,
@@ -136,6 +142,7 @@ static enum step accept_result(struct operation_state *state, struct connection 
     memcpy(signature, reply->body, reply->head.body_bytes);
     *signature_bytes = reply->head.body_bytes;
     pool_succeeded(state->pool, endpoint);
+    atomic_store(&state->key->waited_in_vain, false);
     connection->in_used = 0;
     put_back(state, connection);
     return STEP_DONE;
@@ -250,13 +257,12 @@ static enum step try_all(struct operation_state *state, uint8_t *signature, size
 }
 
 /* Waits a little; false when the deadline would be over. */
-static bool back_off(struct operation_state *state)
+static bool back_off(struct operation_state *state, unsigned max_ms)
 {
     const int64_t until_ns = now_ns() + ms_to_ns(state->backoff_ms);
     if (until_ns >= state->deadline_ns)
         return false;
-    state->backoff_ms =
-        state->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : state->backoff_ms * 2;
+    state->backoff_ms = state->backoff_ms * 2 > max_ms ? max_ms : state->backoff_ms * 2;
     return wait_until(&state->wait, -1, 0, until_ns) != WAIT_FAILED;
 }
 
@@ -280,8 +286,16 @@ static bool run(struct operation_state *state, uint8_t *signature, size_t *signa
             if (++state->attempts >= ATTEMPTS_MAX || now_ns() >= state->deadline_ns)
                 return false;
             /* Another endpoint is asked at once, the same one after a moment. */
-            if (state->failure.reason != REASON_LOST && !back_off(state))
+            if (state->failure.reason != REASON_LOST && !back_off(state, BACKOFF_MAX_MS))
                 return false;
+            break;
+        case STEP_NO_HSM:
+            /* A module that restarts is waited for, as a gateway is; but only once, so that
+             * handshakes with a key that is gone don't hold up the others of a process. */
+            if (!back_off(state, BACKOFF_HSM_MAX_MS)) {
+                atomic_store(&state->key->waited_in_vain, true);
+                return false;
+            }
             break;
         case STEP_AWAY:
             if (all_open) {
@@ -289,7 +303,7 @@ static bool run(struct operation_state *state, uint8_t *signature, size_t *signa
                     failure_note(&state->failure, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "");
                 return false;
             }
-            if (!back_off(state)) {
+            if (!back_off(state, BACKOFF_MAX_MS)) {
                 failure_note(&state->failure, REASON_ENDPOINTS_DOWN, NO_ENDPOINT, "");
                 count_absence(state);
                 return false;
@@ -307,7 +321,7 @@ static bool has_candidate(const struct operation_state *state)
     return false;
 }
 
-bool client_sign(const struct key *key, const struct signing *signing, uint8_t *signature,
+bool client_sign(struct key *key, const struct signing *signing, uint8_t *signature,
                  size_t *signature_bytes)
 {
     struct provider *provider = key->provider;

@@ -22,5 +22,5 @@ struct signing {
 };
 
 /* False with an error raised. The signature is never longer than key->signature_bytes_max. */
-bool client_sign(const struct key *key, const struct signing *signing, uint8_t *signature,
+bool client_sign(struct key *key, const struct signing *signing, uint8_t *signature,
                  size_t *signature_bytes);

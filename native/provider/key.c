@@ -26,6 +26,7 @@ struct key *key_new(struct provider *provider, enum key_type type)
     key->provider = provider;
     key->type = type;
     atomic_init(&key->references, 1);
+    atomic_init(&key->waited_in_vain, false);
     return key;
 }
 

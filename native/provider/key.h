@@ -1,6 +1,6 @@
 /*
  * A key as OpenSSL holds it: the public half, and what it takes to ask the gateway for signatures.
- * There is no private half. Immutable and reference-counted, so that threads and contexts share it
+ * There is no private half. Immutable but for two atomics, so that threads and contexts share it
  * without a lock.
  */
 #pragma once
@@ -19,6 +19,8 @@ enum key_type { KEY_RSA, KEY_EC, KEY_ED25519 };
 struct key {
     struct provider *provider;
     atomic_uint references;
+    /* A whole deadline went by without an HSM, and nothing was signed since. */
+    atomic_bool waited_in_vain;
     enum key_type type;
     /* In the provider's own library context; NULL between `new` and `import`. */
     EVP_PKEY *public_key;

@@ -77,21 +77,39 @@ describe('an answer of the gateway', () => {
     expect(endpoint.requests).toHaveLength(1)
   })
 
-  it.each([
-    [errorNumbers.busy, 'gateway busy'],
-    [errorNumbers.hsm, 'HSM failed'],
-  ])('with code %i is asked for once more, and then says: %s', async (code, reason) => {
+  it('that is BUSY is asked for once more', async () => {
     await using endpoint = await startHksEndpoint()
     const key = endpoint.addKey('P-256')
-    endpoint.onRequest = (_request, at) => (at === 0 || at > 1 ? { error: code } : 'sign')
+    endpoint.onRequest = (_request, at) => (at === 0 || at > 1 ? { error: errorNumbers.busy } : 'sign')
     const [first, second] = await burst(key, 2, endpoint.socketPath)
     expect(first?.said).toBe('ok')
-    expect(second?.said).toContain(reason)
+    expect(second?.said).toContain('gateway busy')
     expect(endpoint.requests).toHaveLength(4)
     const [lost, repeated, other] = endpoint.requests.map(({ traceId }) => traceId?.toString('hex'))
     expect(lost).toMatch(/^[0-9a-f]{32}$/)
     expect(repeated).toBe(lost)
     expect(other).not.toBe(lost)
+  })
+
+  it('without an HSM is waited for until the deadline, and from then on asked for once more', async () => {
+    await using endpoint = await startHksEndpoint()
+    const key = endpoint.addKey('P-256')
+    endpoint.onRequest = (_request, at) => (at < 6 ? { error: errorNumbers.hsm } : 'sign')
+    const [waited] = await burst(key, 1, endpoint.socketPath, { HSMGATE_DEADLINE_MS: '20000' })
+    expect(waited?.said).toBe('ok')
+    expect(endpoint.requests).toHaveLength(7)
+    expect(new Set(endpoint.requests.map(({ traceId }) => traceId?.toString('hex'))).size).toBe(1)
+
+    endpoint.onRequest = () => ({ error: errorNumbers.hsm })
+    endpoint.requests.length = 0
+    const [vain, again] = await burst(key, 2, endpoint.socketPath, { HSMGATE_DEADLINE_MS: '1000' })
+    expect([vain?.said, again?.said]).toEqual([
+      expect.stringContaining('HSM failed'),
+      expect.stringContaining('HSM failed'),
+    ])
+    const traceIds = endpoint.requests.map(({ traceId }) => traceId?.toString('hex'))
+    expect(traceIds.filter((each) => each === traceIds[0]).length).toBeGreaterThan(2)
+    expect(traceIds.filter((each) => each !== traceIds[0])).toHaveLength(2)
   })
 
   const broken: readonly (readonly [string, Answer])[] = [
