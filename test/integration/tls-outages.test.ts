@@ -1,5 +1,6 @@
 /**
- * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, dead workers. No handshake fails.
+ * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, dead workers, a
+ * lost token. No handshake fails.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { GroupState } from '../../src/hsm/port.ts'
@@ -37,11 +38,8 @@ async function during(event: () => Promise<void>) {
   }
 }
 
-it('fails no handshake when the gateway hands over, twice', patience, async () => {
-  await during(async () => {
-    await served.handOver()
-    await served.handOver()
-  })
+it('fails no handshake when the gateway hands over to a new process', patience, async () => {
+  await during(() => served.handOver())
 })
 
 it('fails no handshake when the gateway is stopped and started', patience, async () => {
@@ -69,4 +67,14 @@ it('fails no handshake when workers of the module are killed, one after the othe
         .toBe(before.length)
     }
   })
+})
+
+it('fails no handshake when the token is lost with all its sessions and comes back', patience, async () => {
+  const { token } = served
+  await during(async () => {
+    token.rules(['C_SignInit to=1 drop=all', 'C_SignInit,C_Sign,C_OpenSession,C_GenerateRandom rv=CKR_DEVICE_REMOVED'])
+    await expect.poll(() => token.hits(1), { timeout: 30_000 }).toBeGreaterThan(2)
+    token.clear()
+  })
+  expect(token.events().some(({ action }) => action?.startsWith('drop'))).toBe(true)
 })

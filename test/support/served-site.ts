@@ -26,6 +26,8 @@ export interface ServedSite extends AsyncDisposable {
 /** Five seconds, or what a machine needs that takes long to start a gateway. */
 const deadlineMs = 5000
 const startsInDeadline = 6
+/** Of the provider. */
+const longestDeadlineMs = 60_000
 
 export async function openServedSite(): Promise<ServedSite> {
   buildProvider()
@@ -50,7 +52,8 @@ export async function openServedSite(): Promise<ServedSite> {
     await gateway.ended
   }
   undo.defer(end)
-  const sites = undo.use(openTlsSites(gateway, socket, Math.round(Math.max(deadlineMs, startsInDeadline * startMs))))
+  const waitMs = Math.min(Math.max(deadlineMs, Math.round(startsInDeadline * startMs)), longestDeadlineMs)
+  const sites = undo.use(openTlsSites(gateway, socket, waitMs))
   const site = await sites.make('ECC_NIST_P256')
   const kept = undo.move()
   return {
