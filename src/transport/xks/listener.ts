@@ -8,6 +8,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { descriptorOf } from '../descriptor.ts'
+import { createArrivingRequests } from './arriving-requests.ts'
 import { renderError } from './dialect.ts'
 import { XksError } from './xks-error.ts'
 
@@ -36,6 +37,8 @@ export interface WireResponse {
 
 export interface ListenerLimits {
   readonly maxBodyBytes: number
+  /** Of all requests together that have not arrived whole. */
+  readonly maxArrivingBytes: number
   readonly maxHeaderBytes: number
   readonly maxConnections: number
   readonly maxStreamsPerConnection: number
@@ -52,6 +55,7 @@ export interface ListenerLimits {
  */
 export const defaultLimits: ListenerLimits = Object.freeze({
   maxBodyBytes: 64 * 1024,
+  maxArrivingBytes: 128 * 1024 * 1024,
   maxHeaderBytes: 16 * 1024,
   maxConnections: 10_000,
   maxStreamsPerConnection: 256,
@@ -130,6 +134,22 @@ export function createListener(options: ListenerOptions): Listener {
     return send(reply, renderError(error), true)
   }
 
+  const arriving = createArrivingRequests(limits.maxArrivingBytes, limits.requestTimeoutMs)
+  app.addHook('onRequest', (request, reply, next) => {
+    const raw = request.raw as IncomingMessage | Http2ServerRequest
+    const stream = 'stream' in raw ? raw.stream : undefined
+    const announced = Number(request.headers['content-length'])
+    const bodyBytes = announced <= limits.maxBodyBytes ? announced : limits.maxBodyBytes
+    const arrived = arriving.begin(bodyBytes, stream !== undefined, () => {
+      if (reply.raw.headersSent) return
+      refuse(reply, new XksError('RequestTimedOut', 'The request did not arrive in time.'))
+      // the answer is out; what is left of the request is wanted no more (RFC 9113 section 8.1)
+      if (stream !== undefined) stream.once('finish', () => stream.close())
+    })
+    raw.once('end', arrived).once('close', arrived)
+    reply.raw.once('close', arrived)
+    next()
+  })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.setErrorHandler((error, _request, reply) => refuse(reply, wordFrameworkError(error)))
