@@ -26,6 +26,7 @@ import { type Predecessor, type Successor, startSuccessor } from './hand-over.ts
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
 import { loadAddon } from './hsm/worker/addon.ts'
 import { createIdentityPolicies, principalExists } from './identities.ts'
+import { keepListeners } from './kept-listeners.ts'
 import { startKeyRounds } from './key-rounds.ts'
 import { openKeyStores } from './key-stores.ts'
 import { destroyDueKeys } from './keys/deletion.ts'
@@ -113,6 +114,7 @@ export async function openGateway(
   const addon = loadAddon()
   addon.hardenProcess({ dieWithParent: false })
   const observer = createObserver({ level: config.log.level, ...(log === undefined ? {} : { stream: log }) })
+  const inherited = keepListeners(predecessor?.listeners ?? takeInheritedListeners(), config, predecessor !== undefined)
   // Workers take the longest; the state is the predecessor's until they are warm.
   const early = predecessor && stack.use(await openTokens(config, observer))
   if (early !== undefined) requireReady(early, config)
@@ -359,7 +361,6 @@ export async function openGateway(
     }),
   )
   observer.watch({ groups: () => hsm.groups(), journal, pauses: gate.pauses })
-  const inherited = predecessor?.listeners ?? takeInheritedListeners()
   const listeners = new Map<string, number>()
   const operatorEndpoint = await operator.listen(config.listen.operator, inherited)
   for (const [name, fd] of operator.listeners()) listeners.set(name, fd)
@@ -475,7 +476,12 @@ export async function openGateway(
     startSuccessor: () => startSuccessor(listeners),
     tellServiceManager(state) {
       const socket = process.env.NOTIFY_SOCKET
-      if (socket) addon.notifyServiceManager(socket, state)
+      if (!socket) return
+      try {
+        addon.notifyServiceManager(socket, state)
+      } catch (cause) {
+        observer.unexpected('service manager', cause)
+      }
     },
     async [Symbol.asyncDispose]() {
       observer.gatewayStopping('it was told to')
