@@ -31,6 +31,7 @@ struct visitor {
     int fd;
     SSL *tls;
     double began;
+    double shook_after;
     bool shook;
     char answer[1024];
     size_t bytes;
@@ -136,9 +137,7 @@ static void note_handshake(struct visitor *visitor)
                  SSL_get_cipher_name(visitor->tls), group == NULL ? "?" : group,
                  OBJ_nid2sn(signature), OBJ_nid2sn(digest));
     }
-    const double latency = now_micros() - visitor->began;
-    if (done < MOST_HANDSHAKES)
-        latencies[done] = (float)latency;
+    visitor->shook_after = now_micros() - visitor->began;
 }
 
 /* True when the connection has come to its good end. */
@@ -233,6 +232,8 @@ int main(int argc, char **argv)
             struct visitor *visitor = events[i].data.ptr;
             const char *problem = NULL;
             if (advance(visitor, &problem)) {
+                if (done < MOST_HANDSHAKES)
+                    latencies[done] = (float)visitor->shook_after;
                 done++;
                 end(visitor);
                 begin(visitor);

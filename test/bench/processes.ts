@@ -98,15 +98,18 @@ export function startHttpCeiling(order: object, file = 'http-ceiling.ts'): Promi
   return start(process.execPath, [program], { HSMGATE_BENCH_ORDER: JSON.stringify(order) })
 }
 
+/** Of `make -C native bench`. */
+export type NativeProgram = 'bench' | 'load' | 'handshakes' | 'sign'
+
 /** Runs a native program of the bench to its end; its last line is JSON. */
-export async function runProgram<T>(name: 'bench' | 'load', args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+export async function runProgram<T>(name: NativeProgram, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
   const prepared = await prepareProgram<T>(name, args, env, false)
   return prepared.result
 }
 
 /** A native program that stands ready; `go` lets it begin. */
 export async function prepareProgram<T>(
-  name: 'bench' | 'load',
+  name: NativeProgram,
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
   waits = true,

@@ -1,0 +1,317 @@
+/**
+ * `npm run bench:tls`: web servers that shake hands with keys from a file, from the module through libp11, from the gateway and through a
+ * relay, side by side in one run; the same with a slow module; and the signature alone. Figures are for reading; the ratios hold on any
+ * machine whose cores are not all taken.
+ */
+import os from 'node:os'
+import { parseArgs } from 'node:util'
+import { formatTable, median, percent, type Row } from './tables.ts'
+import {
+  type Contender,
+  type Load,
+  loadContender,
+  measureSigning,
+  type ServerName,
+  type Signer,
+  type Signing,
+  startContender,
+  warmUpSigners,
+} from './tls-measures.ts'
+import { type Kind, kinds, openStage, type Source, type Stage } from './tls-stage.ts'
+
+const usage = `npm run bench:tls -- [options]
+  --only nginx,servers,latency,sign   parts to run (default: all)
+  --quick                             one short round of each: shows that it runs, measures nothing
+  --connections n                     handshakes at one time (16)
+  --workers n                         NGINX worker processes (2)
+  --rounds n, --seconds s             rounds of each measurement (3) and their length (0.8)
+`
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'nginx,servers,latency,sign' },
+    quick: { type: 'boolean', default: false },
+    connections: { type: 'string', default: '16' },
+    workers: { type: 'string', default: '2' },
+    rounds: { type: 'string' },
+    seconds: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  },
+})
+const rounds = Number(values.rounds ?? (values.quick ? 1 : 3))
+const seconds = Number(values.seconds ?? (values.quick ? 0.3 : 0.8))
+const connections = Number(values.connections)
+const workers = Number(values.workers)
+const parts = values.only.split(',')
+const latenciesMs = [1, 5, 20]
+const warmUpSeconds = 1
+const signerWarmUpSeconds = values.quick ? 0.5 : 4
+const write = (text: string) => process.stdout.write(text)
+
+const labels: Readonly<Record<Signer, string>> = {
+  file: '(a) key file',
+  libp11: '(b) libp11',
+  gateway: '(c) gateway',
+  relay: '(d) relay',
+  module: 'module alone',
+}
+
+const allSources = ['file', 'libp11', 'gateway', 'relay'] as const satisfies readonly Source[]
+
+interface Cell {
+  readonly contender: Contender
+  readonly kind: Kind
+  readonly delayMs: number
+  readonly loads: Load[]
+}
+
+const of = (cell: Cell | undefined, pick: (load: Load) => number) => median((cell?.loads ?? []).map(pick))
+const total = (cells: readonly Cell[], pick: (load: Load) => number) =>
+  cells.reduce((sum, { loads }) => loads.reduce((inner, load) => inner + pick(load), sum), 0)
+
+async function run(): Promise<void> {
+  const startedMs = performance.now()
+  const [cpu] = os.cpus()
+  write(
+    `hsmgate bench:tls: ${os.availableParallelism()} × ${cpu?.model}, load average ${os.loadavg()[0]?.toFixed(1)}; `,
+  )
+  write(`TLS 1.3, ${connections} connections, medians of ${rounds} rounds of ${seconds} s\n`)
+  await using stage = await openStage()
+  if (!stage.sources.has('libp11')) {
+    write('\n(b) is left out: libp11 is missing; remedy: apt-get install libengine-pkcs11-openssl\n')
+  }
+  await warmUpSigners(stage, signerWarmUpSeconds)
+  const cells: Cell[] = []
+  if (parts.includes('nginx')) {
+    const found = await measure(
+      stage,
+      'NGINX',
+      allSources.filter((source) => stage.sources.has(source)),
+    )
+    cells.push(...found)
+    write(`\nNGINX, ${workers} workers\n\n${formatHandshakes(found)}`)
+  }
+  if (parts.includes('servers')) {
+    const found: Cell[] = []
+    for (const server of ['Apache event', 'HAProxy', 'HAProxy async'] as const) {
+      found.push(...(await measure(stage, server, ['file', 'gateway'])))
+    }
+    cells.push(...found)
+    write(`\nApache (event) and HAProxy (one thread)\n\n${formatHandshakes(found)}`)
+  }
+  const signings = new Map<string, Signing[]>()
+  if (parts.includes('sign')) {
+    await measureSignatures(stage, signings)
+    write(`\nOne signature, EVP_DigestSign in one thread, µs\n\n${formatSignings(signings)}`)
+  }
+  if (parts.includes('latency')) {
+    const found = await measureLatencies(stage)
+    cells.push(...found)
+    write(`\nWith a module that takes longer for each signature, P-256\n\n${formatLatencies(found)}`)
+  }
+  write(legend)
+  write(`\nTo reach\n\n${formatTargets(cells, signings)}`)
+  const [failed, resumed] = [total(cells, (load) => load.failed), total(cells, (load) => load.resumed)]
+  write(`\n${total(cells, (load) => load.handshakes)} handshakes, ${failed} failed, ${resumed} resumed; `)
+  const failure = cells.flatMap(({ loads }) => loads).find(({ firstFailure }) => firstFailure !== '')?.firstFailure
+  if (failure !== undefined) write(`the first failure: ${failure}; `)
+  write(`load average at the end ${os.loadavg()[0]?.toFixed(1)}; `)
+  write(`${((performance.now() - startedMs) / 1000).toFixed(0)} s\n`)
+}
+
+/** One server with several sources of keys; the rounds go through all of them in turn, so that whatever else runs falls on each. */
+async function measure(stage: Stage, server: ServerName, sources: readonly Source[]): Promise<readonly Cell[]> {
+  await using running = new AsyncDisposableStack()
+  const cells: Cell[] = []
+  for (const source of sources) {
+    const contender = running.use(await startContender(stage, server, source, workers))
+    for (const kind of kinds) cells.push({ contender, kind, delayMs: 0, loads: [] })
+  }
+  await measureCells(stage, cells)
+  return cells
+}
+
+async function measureCells(stage: Stage, cells: readonly Cell[], warmUp = true): Promise<void> {
+  for (const { contender, kind } of warmUp ? cells : []) {
+    const proof = await loadContender(stage, contender, { kind, connections, seconds: warmUpSeconds, offers: true })
+    const isExpected = proof.negotiated.startsWith('TLSv1.3') && proof.resumed === 0
+    if (!isExpected) throw new Error(`${contender.server} with ${labels[contender.source]}: ${JSON.stringify(proof)}`)
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const { contender, kind, loads } of cells) {
+      loads.push(await loadContender(stage, contender, { kind, connections, seconds }))
+    }
+  }
+}
+
+async function measureLatencies(stage: Stage): Promise<readonly Cell[]> {
+  await stage.delayModule()
+  await warmUpSigners(stage, signerWarmUpSeconds)
+  await using running = new AsyncDisposableStack()
+  const order: readonly (readonly [ServerName, Source])[] = [
+    ...(stage.sources.has('libp11') ? [['NGINX', 'libp11'] as const] : []),
+    ['NGINX', 'gateway'],
+    ['NGINX', 'relay'],
+    ['Apache event', 'gateway'],
+    ['HAProxy', 'gateway'],
+    ['HAProxy async', 'gateway'],
+  ]
+  const contenders: Contender[] = []
+  for (const [server, source] of order) {
+    contenders.push(running.use(await startContender(stage, server, source, workers)))
+  }
+  const all: Cell[] = []
+  for (const delayMs of latenciesMs) {
+    stage.setDelay(delayMs)
+    const cells = contenders.map((contender): Cell => ({ contender, kind: 'P-256', delayMs, loads: [] }))
+    await measureCells(stage, cells, delayMs === latenciesMs[0])
+    all.push(...cells)
+  }
+  stage.setDelay(0)
+  return all
+}
+
+const signers = ['module', ...allSources] as const satisfies readonly Signer[]
+
+async function measureSignatures(stage: Stage, signings: Map<string, Signing[]>): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    for (const kind of kinds) {
+      for (const signer of signers) {
+        if (signer === 'libp11' && !stage.sources.has('libp11')) continue
+        const name = `${kind} ${signer}`
+        const list = signings.get(name) ?? []
+        signings.set(name, [...list, await measureSigning(stage, signer, kind, seconds / 2)])
+      }
+    }
+  }
+}
+
+function formatHandshakes(cells: readonly Cell[]): string {
+  const rows = cells
+    .toSorted((one, other) => kinds.indexOf(one.kind) - kinds.indexOf(other.kind))
+    .map((cell): Row => {
+      const file = findCell(cells, cell.contender.server, 'file', cell.kind)
+      const worker = of(cell, ({ workerMicros }) => workerMicros)
+      return [
+        `${cell.contender.server}, ${cell.kind}`,
+        labels[cell.contender.source],
+        of(cell, ({ perSecond }) => perSecond),
+        percent(of(cell, ({ perSecond }) => perSecond) / of(file, ({ perSecond }) => perSecond)),
+        of(cell, ({ p50Micros }) => p50Micros) / 1000,
+        of(cell, ({ p99Micros }) => p99Micros) / 1000,
+        worker,
+        worker / of(file, ({ workerMicros }) => workerMicros),
+        of(cell, ({ signerMicros }) => signerMicros),
+        of(cell, ({ cpuMicros }) => cpuMicros),
+        total([cell], ({ failed }) => failed),
+        total([cell], ({ resumed }) => resumed),
+      ].map(wholeCounts)
+    })
+  const head = ['server, key', 'signs', 'hs/s', 'of (a)', 'p50 ms', 'p99 ms', 'µs worker', 'to (a)', 'µs signer']
+  return formatTable([...head, 'µs client', 'failed', 'resumed'], rows)
+}
+
+/** Counts, the last two columns, without decimals. */
+const wholeCounts = (cell: string | number, column: number) => (column >= 10 ? String(cell) : cell)
+
+function formatLatencies(cells: readonly Cell[]): string {
+  const rows = cells.map(
+    (cell): Row => [
+      `${cell.contender.server}, ${labels[cell.contender.source]}`,
+      `${cell.delayMs} ms`,
+      of(cell, ({ perSecond }) => perSecond),
+      of(cell, ({ p50Micros }) => p50Micros) / 1000,
+      of(cell, ({ p99Micros }) => p99Micros) / 1000,
+      of(cell, ({ workerMicros }) => workerMicros),
+      String(total([cell], ({ failed }) => failed)),
+    ],
+  )
+  return formatTable(['server', 'longer', 'hs/s', 'p50 ms', 'p99 ms', 'µs worker', 'failed'], rows)
+}
+
+const p50Of = (signings: ReadonlyMap<string, readonly Signing[]>, kind: Kind, signer: Signer) =>
+  median((signings.get(`${kind} ${signer}`) ?? []).map(({ p50Micros }) => p50Micros))
+
+function formatSignings(signings: ReadonlyMap<string, readonly Signing[]>): string {
+  const rows = kinds.flatMap((kind) =>
+    signers.map((signer): Row => {
+      const list = signings.get(`${kind} ${signer}`) ?? []
+      const p50 = p50Of(signings, kind, signer)
+      return [
+        `${kind}, ${labels[signer]}`,
+        median(list.map(({ perSecond }) => perSecond)),
+        p50,
+        median(list.map(({ p99Micros = Number.NaN }) => p99Micros)),
+        signer === 'module' ? Number.NaN : p50 - p50Of(signings, kind, 'module'),
+        median(list.map(({ cpuMicros }) => cpuMicros)),
+      ]
+    }),
+  )
+  return formatTable(['key, signs', '/s', 'p50', 'p99', 'p50 - module', 'CPU'], rows)
+}
+
+function findCell(cells: readonly Cell[], server: ServerName, source: Source, kind: Kind, delayMs = 0) {
+  return cells.find(
+    (cell) =>
+      cell.contender.server === server &&
+      cell.contender.source === source &&
+      cell.kind === kind &&
+      cell.delayMs === delayMs,
+  )
+}
+
+function formatTargets(cells: readonly Cell[], signings: ReadonlyMap<string, readonly Signing[]>): string {
+  const perSecond = (load: Load) => load.perSecond
+  const cpu = (load: Load) => load.workerMicros
+  const ratio = (pick: (load: Load) => number, [top, bottom]: readonly [Cell | undefined, Cell | undefined]) =>
+    of(top, pick) / of(bottom, pick)
+  const nginx = (source: Source, kind: Kind) => findCell(cells, 'NGINX', source, kind)
+  const p256 = [nginx('gateway', 'P-256'), nginx('file', 'P-256')] as const
+  const rsa = [nginx('gateway', 'RSA-2048'), nginx('libp11', 'RSA-2048')] as const
+  const haproxy = (server: ServerName) => findCell(cells, server, 'gateway', 'P-256', 5)
+  const added = (kind: Kind) => p50Of(signings, kind, 'gateway') - p50Of(signings, kind, 'module')
+  const failed = total(cells, (load) => load.failed)
+  const least = (name: string, value: number, limit: number): Row => [
+    name,
+    value,
+    `>= ${limit}`,
+    verdict(value, value >= limit),
+  ]
+  const most = (name: string, value: number, limit: number): Row => [
+    name,
+    value,
+    `<= ${limit}`,
+    verdict(value, value <= limit),
+  ]
+  return formatTable(
+    ['', 'figure', 'target', ''],
+    [
+      least('NGINX P-256: handshakes/s of (c) over (a)', ratio(perSecond, p256), 0.85),
+      most('NGINX P-256: worker CPU per handshake of (c) over (a)', ratio(cpu, p256), 1.1),
+      least('NGINX RSA-2048: handshakes/s of (c) over (b)', ratio(perSecond, rsa), 1.2),
+      most('P-256: p50 µs added by provider and gateway to the module', added('P-256'), 120),
+      most('RSA-2048: p50 µs added by provider and gateway to the module', added('RSA-2048'), 120),
+      least(
+        'HAProxy at 5 ms: asynchronous over synchronous',
+        ratio(perSecond, [haproxy('HAProxy async'), haproxy('HAProxy')]),
+        5,
+      ),
+      ['failed handshakes', String(failed), '0', cells.length === 0 ? '-' : failed === 0 ? 'met' : 'MISSED'],
+    ],
+  )
+}
+
+const verdict = (value: number, isMet: boolean) => (Number.isFinite(value) ? (isMet ? 'met' : 'MISSED') : '-')
+
+const legend = `
+  (a)        the private key in a file: what everybody does
+  (b)        OpenSSL's PKCS#11 engine of libp11 in the server, on the same token
+  (c)        the provider, the gateway on this machine, the same token
+  (d)        the provider, a relay, TLS 1.3 to the gateway, the same token
+  hs/s       full handshakes in a second, each on a connection of its own with one request; everything shares this machine with the client
+  p50, p99   from connect to the server's Finished, seen by the client
+  µs worker  CPU time of one handshake in the server's workers (clock ticks of 10 ms); signer = in gateway, its workers and the relay; client = the load
+  resumed    sessions taken up again; the warm-up offers each session again and fails if one is
+`
+
+if (values.help) write(usage)
+else await run()
