@@ -5,10 +5,10 @@
  */
 import { closeSync } from 'node:fs'
 import { isIP, SocketAddress } from 'node:net'
-import { type Config, isLoopback } from './config/config.ts'
-import { type Problem, ProblemsError } from './problem.ts'
-import type { InheritedListeners } from './transport/inherited-listeners.ts'
-import { findSocketAddress } from './transport/socket-address.ts'
+import { type Config, isLoopback } from '../config/config.ts'
+import { type Problem, ProblemsError } from '../problem.ts'
+import type { InheritedListeners } from './inherited-listeners.ts'
+import { findSocketAddress } from './socket-address.ts'
 
 type Place = NonNullable<Config['listen']['kms']>
 

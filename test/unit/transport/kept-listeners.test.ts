@@ -1,9 +1,9 @@
 /** Inherited sockets against the configuration; those that are closed are seen in test/integration/attacks-listeners.test.ts. */
 import { createServer, type Server } from 'node:net'
 import { afterEach, expect, it } from 'vitest'
-import { parseConfig } from '../../src/config/load.ts'
-import { keepListeners } from '../../src/kept-listeners.ts'
-import { descriptorOf } from '../../src/transport/descriptor.ts'
+import { parseConfig } from '../../../src/config/load.ts'
+import { descriptorOf } from '../../../src/transport/descriptor.ts'
+import { keepListeners } from '../../../src/transport/kept-listeners.ts'
 
 const servers: Server[] = []
 afterEach(async () => {
