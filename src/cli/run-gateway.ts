@@ -33,21 +33,42 @@ async function runToItsEnd(
   { load, open, ready, hangUp, handsOver = false }: GatewayLife,
 ): Promise<Successor | undefined> {
   using signals = listenForStop(terminal, hangUp === 'stop' ? ['SIGINT', 'SIGTERM', 'SIGHUP'] : ['SIGINT', 'SIGTERM'])
-  // From here on: before, the signal would end the process.
+  // From here on: before, these signals would end the process.
   using handOver = listenForHandOver(terminal, handsOver)
+  using reloads = listenForReload(hangUp === 'reload')
   const config = load()
   await using gateway = await open(config)
   if (signals.stopped) return undefined
+  reloads.of(() => reloadGateway(terminal, gateway, load))
   await ready(gateway, config)
   gateway.tellServiceManager(`READY=1\nMAINPID=${process.pid}`)
-
-  const reload = () => reloadGateway(terminal, gateway, load)
-  if (hangUp === 'reload') process.on('SIGHUP', reload)
   try {
     return (await Promise.race([signals.stop, handOver.from(gateway)])) ?? undefined
   } finally {
-    process.off('SIGHUP', reload)
     gateway.observer.flush()
+  }
+}
+
+interface Reloads extends Disposable {
+  /** What SIGHUP does from now on; at once when one came already. */
+  of(reload: () => void): void
+}
+
+function listenForReload(isOffered: boolean): Reloads {
+  let isWanted = false
+  let act = () => {
+    isWanted = true
+  }
+  const onSignal = () => act()
+  if (isOffered) process.on('SIGHUP', onSignal)
+  return {
+    of(reload) {
+      act = reload
+      if (isWanted) reload()
+    },
+    [Symbol.dispose]() {
+      process.off('SIGHUP', onSignal)
+    },
   }
 }
 

@@ -262,7 +262,7 @@ describe('a worker whose token changes', () => {
     expect(await serve.refusal('mac', { ...ask, purpose: 9 })).toMatchObject({ code: 'ValidationFailed' })
     expect(await serve.refusal('mac', { ...ask, spec: 250 })).toMatchObject({ code: 'ValidationFailed' })
     expect(await serve.refusal('mac', { ...ask, algorithm: 250 })).toMatchObject({ code: 'ValidationFailed' })
-    expect(await serve.refusal('mac', { ...ask, spec: 13 })).toMatchObject({ code: 'Unsupported' })
+    expect(await serve.refusal('mac', { ...ask, spec: 13 })).toMatchObject({ code: 'KeyUsageInvalid' })
     expect(await serve.refusal('random', { count: 1 << 30 })).toMatchObject({ code: 'ValidationFailed' })
     for (const intent of [null, 5, { spec: 'constructor' }, { spec: 'HMAC_256', usage: 'SIGN_VERIFY' }]) {
       const { code } = await manage.refusal('generate', { intent })

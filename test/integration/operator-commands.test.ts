@@ -92,6 +92,7 @@ describe('the log of a gateway', () => {
       ['operator', path.join(served.directory, 'run/operator.sock')],
       ['operator', served.operatorEndpoint],
       ['kms', served.endpoint],
+      ['offload', path.join(served.directory, 'run/sign.sock')],
     ])
     expect(about('plain HTTP beyond loopback')).toMatchObject([{ door: 'operator', address: served.operatorEndpoint }])
     expect(about('gateway started')).toHaveLength(1)
