@@ -154,15 +154,16 @@ static enum step ask(struct operation_state *state, struct connection *connectio
 {
     const unsigned endpoint = connection->endpoint;
     struct reply reply = {0};
-    *stale = !connection_number(connection, token_of(state->key), &state->request);
-    if (*stale) {
-        discard(state, connection);
-        return STEP_AWAY;
-    }
+    /* Before the token takes a place on the connection that the gateway would not hear of. */
     if (state->request.input_bytes > connection->limits.max_input_bytes) {
         failure_note(&state->failure, REASON_INPUT, endpoint, "longer than the gateway takes");
         put_back(state, connection);
         return STEP_GIVE_UP;
+    }
+    *stale = !connection_number(connection, token_of(state->key), &state->request);
+    if (*stale) {
+        discard(state, connection);
+        return STEP_AWAY;
     }
     state->request.budget_ms = budget_ms(connection, until_ns);
     const enum exchange_outcome outcome =

@@ -225,6 +225,18 @@ describe('a connection', () => {
     expect(new Set(endpoint.requests.map(({ traceId }) => traceId?.toString('hex'))).size).toBe(10)
   })
 
+  it('knows of each token what the gateway knows, also after a message that was too long to send', async () => {
+    await using endpoint = await startHksEndpoint()
+    endpoint.welcome = { ...endpoint.welcome, maxInputBytes: 4096 }
+    const keys = [endpoint.addKey('P-256'), endpoint.addKey('P-384')]
+    const args = ['refused', ...keys.map(({ reference }) => reference)]
+    const { status, stderr } = await runDriver(args, { endpoints: endpoint.socketPath, kind: 'asan' })
+    expect([status, stderr]).toEqual([0, ''])
+    const [first, second] = keys.map(({ token }) => token)
+    expect(endpoint.requests.map(({ token }) => token)).toEqual([first, second, first])
+    expect(endpoint.connections.accepted).toBe(1)
+  })
+
   it('lost amid an operation is replaced once', async () => {
     await using endpoint = await startHksEndpoint()
     const key = endpoint.addKey('P-256')

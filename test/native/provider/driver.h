@@ -50,3 +50,4 @@ int mode_private(char **argv);
 int mode_burst(char **argv);
 int mode_async(char **argv);
 int mode_fuzz(char **argv);
+int mode_refused(char **argv);

@@ -206,3 +206,22 @@ int mode_burst(char **argv)
     library_close(&library);
     return 0;
 }
+
+/* refused REFERENCE REFERENCE: both keys share a connection; what the second one was first asked
+ * for is never sent. */
+int mode_refused(char **argv)
+{
+    static const uint8_t long_message[16384], message[100];
+    struct library library = library_open();
+    EVP_PKEY *first = load_key(library.context, argv[0]);
+    EVP_PKEY *second = load_key(library.context, argv[1]);
+    CHECK(sign_and_verify(library.context, first, message, sizeof message));
+    CHECK(!sign_and_verify(library.context, second, long_message, sizeof long_message));
+    CHECK(find_error("longer than the gateway takes") != NULL);
+    CHECK(sign_and_verify(library.context, second, message, sizeof message));
+    CHECK(sign_and_verify(library.context, first, message, sizeof message));
+    EVP_PKEY_free(first);
+    EVP_PKEY_free(second);
+    library_close(&library);
+    return 0;
+}
