@@ -4,13 +4,13 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type AddressInfo, Server, type Socket } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
+import type { AddressInfo, Socket } from 'node:net'
 import { TLSSocket, Server as TlsServer } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Source } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import { descriptorOf } from '../descriptor.ts'
+import { takeLeave } from '../farewell.ts'
 import { renderFailure } from './json-protocol.ts'
 import { KmsError } from './kms-error.ts'
 import { createTrustedProxies } from './trusted-proxies.ts'
@@ -45,11 +45,6 @@ export const defaultLimits: ListenerLimits = Object.freeze({
 
 /** What nearly every request stays below: a key policy of 32 KiB as JSON in JSON fits. */
 const largeBodyBytes = 64 * 1024
-
-/** Busy connections all end with an answer meanwhile. */
-const farewellMs = 300
-/** For what was accepted last. */
-const lingerMs = 50
 
 export type ListenAddress =
   | { readonly host: string; readonly port: number }
@@ -157,10 +152,7 @@ export function createListener(options: ListenerOptions): Listener {
 
   async function close(): Promise<void> {
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainTimeoutMs)
-    // Every answer now says that its connection ends, so that few are left whose client may be sending when they are closed.
-    if ((await countConnections(server)) > 0) await delay(farewellMs)
-    stopAccepting(server)
-    if ((await countConnections(server)) > 0) await delay(lingerMs)
+    await takeLeave(server)
     await app.close()
     clearTimeout(timer)
   }
@@ -193,15 +185,6 @@ export function createListener(options: ListenerOptions): Listener {
       return this.close()
     },
   }
-}
-
-/** `close` of an HTTP server would also end its idle connections. */
-function stopAccepting(server: Server): void {
-  if (server.listening) Server.prototype.close.call(server)
-}
-
-function countConnections(server: Server): Promise<number> {
-  return new Promise((resolve) => server.getConnections((error, count) => resolve(error ? 0 : count)))
 }
 
 function hasLargeBody({ headers }: FastifyRequest): boolean {

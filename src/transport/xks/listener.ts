@@ -8,6 +8,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { descriptorOf } from '../descriptor.ts'
+import { takeLeave } from '../farewell.ts'
 import { createArrivingRequests } from './arriving-requests.ts'
 import { renderError } from './dialect.ts'
 import { XksError } from './xks-error.ts'
@@ -188,6 +189,7 @@ export function createListener(options: ListenerOptions): Listener {
 
   async function close(): Promise<void> {
     const timer = setTimeout(() => endConnections(server), limits.drainTimeoutMs)
+    await takeLeave(server)
     await app.close()
     clearTimeout(timer)
   }
