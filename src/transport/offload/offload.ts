@@ -163,6 +163,8 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
         noDelay: true,
         keepAlive: true,
       })
+      // connections are counted among the door's once they are greeted; before, strangers must not take every descriptor of the process
+      server.maxConnections = limits.maxConnections
       server.on('secureConnection', (socket) => connections.admit(socket, findRelayPeer(socket), 'relay', relayParts))
       server.on('tlsClientError', ({ message }) => events.peerRefused('relay', message))
       return connections.open(server, bind)

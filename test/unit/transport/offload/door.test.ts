@@ -1,10 +1,11 @@
 /** The door's manners towards its connections, with a pipeline that signs at a word. What calls mean is tested on a whole gateway. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { TlsBinding } from '../../../../src/authenticate/tls-bindings.ts'
+import { completeDevelopmentTls } from '../../../../src/cli/development-ca.ts'
 import { GatewayError } from '../../../../src/error.ts'
 import { loadAddon } from '../../../../src/hsm/worker/addon.ts'
 import type { Call, Outcome } from '../../../../src/pipeline.ts'
@@ -381,5 +382,22 @@ describe('a signing socket that closes', () => {
     await door.close()
     await one.closed
     expect(log).toContain('closed stopped')
+  })
+})
+
+describe('the listener for relays', () => {
+  it('bounds those who connect and greet nobody, before it spends anything on their handshakes', async () => {
+    const { door } = await openDoor({ maxConnections: 2 })
+    await completeDevelopmentTls(folder)
+    const read = (name: string) => readFileSync(path.join(folder, name))
+    const tls = { cert: read('server.pem'), key: read('server.key'), ca: read('ca.pem') }
+    const server = await door.openRelay(tls, (each) => new Promise((resolve) => each.listen(0, '127.0.0.1', resolve)))
+    const { port } = server.address() as AddressInfo
+    const strangers = Array.from({ length: 5 }, () => {
+      const socket = connect(port, '127.0.0.1').on('error', () => {})
+      stack.defer(() => void socket.destroy())
+      return socket.resume()
+    })
+    await until(() => strangers.filter(({ closed }) => closed).length === 3)
   })
 })
