@@ -166,7 +166,11 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
       // connections are counted among the door's once they are greeted; before, strangers must not take every descriptor of the process
       server.maxConnections = limits.maxConnections
       server.on('secureConnection', (socket) => connections.admit(socket, findRelayPeer(socket), 'relay', relayParts))
-      server.on('tlsClientError', ({ message }) => events.peerRefused('relay', message))
+      server.on('tlsClientError', ({ message }, socket) => {
+        events.peerRefused('relay', message)
+        // Node leaves a connection open whose handshake took too long
+        socket.destroy()
+      })
       return connections.open(server, bind)
     },
     get connections() {

@@ -386,18 +386,31 @@ describe('a signing socket that closes', () => {
 })
 
 describe('the listener for relays', () => {
-  it('bounds those who connect and greet nobody, before it spends anything on their handshakes', async () => {
-    const { door } = await openDoor({ maxConnections: 2 })
+  async function openStrangers(limits: Partial<OffloadLimits>, count: number) {
+    const { door } = await openDoor(limits)
     await completeDevelopmentTls(folder)
     const read = (name: string) => readFileSync(path.join(folder, name))
     const tls = { cert: read('server.pem'), key: read('server.key'), ca: read('ca.pem') }
     const server = await door.openRelay(tls, (each) => new Promise((resolve) => each.listen(0, '127.0.0.1', resolve)))
     const { port } = server.address() as AddressInfo
-    const strangers = Array.from({ length: 5 }, () => {
+    const strangers = Array.from({ length: count }, () => {
       const socket = connect(port, '127.0.0.1').on('error', () => {})
       stack.defer(() => void socket.destroy())
       return socket.resume()
     })
+    return { door, strangers }
+  }
+
+  it('bounds those who connect and greet nobody, before it spends anything on their handshakes', async () => {
+    const { strangers } = await openStrangers({ maxConnections: 2 }, 5)
     await until(() => strangers.filter(({ closed }) => closed).length === 3)
+  })
+
+  it('gives nobody more time for a handshake than it should take, and can be closed meanwhile', async () => {
+    const { door, strangers } = await openStrangers({ frameTimeoutMs: 300 }, 2)
+    await until(() => strangers.every(({ connecting }) => !connecting))
+    await door.close()
+    await until(() => strangers.every(({ closed }) => closed))
+    expect(log).toContain('stranger TLS handshake timeout')
   })
 })
