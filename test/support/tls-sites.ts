@@ -85,7 +85,7 @@ export interface Visit {
 }
 
 /** One request on a connection of its own; the certificate is verified. */
-export function visit(port: number, sites: readonly TlsSite[], tls: object = {}): Promise<Visit> {
+export function visit(port: number, sites: readonly Pick<TlsSite, 'certificate'>[], tls: object = {}): Promise<Visit> {
   return new Promise((resolve, reject) => {
     const options = {
       port,

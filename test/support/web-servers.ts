@@ -71,7 +71,7 @@ Listen 127.0.0.1:${site.port}
 KeepAlive Off
 SSLSessionCache none
 SSLSessionTickets off
-${mpm === 'event' ? 'StartServers 1\nServerLimit 2\nThreadsPerChild 16\nMaxRequestWorkers 32\nMinSpareThreads 16\nMaxSpareThreads 32' : 'StartServers 2\nMaxRequestWorkers 16'}
+${mpm === 'event' ? 'StartServers 1\nServerLimit 4\nThreadsPerChild 16\nMaxRequestWorkers 32\nMinSpareThreads 16\nMaxSpareThreads 32' : 'StartServers 2\nMaxRequestWorkers 16'}
 <VirtualHost 127.0.0.1:${site.port}>
   SSLEngine on
   SSLProtocol -all +TLSv1.2 +TLSv1.3
@@ -145,10 +145,19 @@ frontend site
   return {
     ...server,
     async reload() {
-      const count = () => said.match(/Loading success/g)?.length ?? 0
-      const before = count()
-      child.kill('SIGUSR2')
-      await server.until(() => count() > before)
+      const count = (pattern: RegExp) => said.match(pattern)?.length ?? 0
+      const reloads = () => count(/Reloading HAProxy/g)
+      const before = reloads()
+      let sentAtMs = Number.NEGATIVE_INFINITY
+      await server.until(() => {
+        // A master that is not in its loop yet loses the signal.
+        if (reloads() === before && performance.now() - sentAtMs > 100) {
+          child.kill('SIGUSR2')
+          sentAtMs = performance.now()
+        }
+        if (said.includes('Loading failure')) throw new Error(said)
+        return reloads() > before && count(/Loading success/g) > reloads()
+      })
     },
   }
 }

@@ -1,0 +1,139 @@
+/**
+ * Reloads, upgrades and deaths of web servers while clients shake hands with them, and a gateway that stops answering: what keeps its key in
+ * the module loses nobody, what has its key in a file notices nothing.
+ */
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { runOk } from '../support/command.ts'
+import { findFreePort, type NginxOptions, startNginx, startNginxDaemon } from '../support/nginx.ts'
+import { isAlive } from '../support/served-gateway.ts'
+import { openServedSite, type ServedSite, startCrowd } from '../support/served-site.ts'
+import { startVisitors, visit } from '../support/tls-sites.ts'
+import { nginxSite, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
+
+const patience = { timeout: 180_000 }
+const poll = { timeout: 60_000, interval: 20 }
+let served: ServedSite
+beforeAll(async () => {
+  served = await openServedSite()
+}, 600_000)
+afterAll(() => served?.[Symbol.asyncDispose]())
+
+describe('servers that reload under load', () => {
+  it('fail no handshake: NGINX a hundred times, Apache and HAProxy ten times', patience, async () => {
+    const { site, sites } = served
+    const options = async () => ({ port: await findFreePort(), pairs: [site], env: sites.env })
+    const [first, second, third, fourth] = [await options(), await options(), await options(), await options()]
+    await using nginx = await startNginxSite(first, 2)
+    await using apache = await startApache('event', second)
+    await using haproxy = await startHaproxy(third)
+    await using asynchronous = await startHaproxy({ ...fourth, isAsync: true })
+    const ports = { nginx: first.port, apache: second.port, haproxy: third.port, asynchronous: fourth.port }
+    const reload = async (server: { reload(): Promise<void> }, times: number) => {
+      for (let time = 0; time < times; time++) await server.reload()
+    }
+    const crowd = startCrowd(ports, site, 1)
+    try {
+      await crowd.more(2)
+      await Promise.all([reload(nginx, 100), reload(apache, 10), reload(haproxy, 10), reload(asynchronous, 10)])
+      await crowd.more(5)
+    } finally {
+      expect(await crowd.stop()).toEqual({ nginx: [], apache: [], haproxy: [], asynchronous: [] })
+    }
+    // Processes ended because they were told to.
+    expect(nginx.errorLog()).not.toMatch(/exited on signal/)
+    expect(apache.errorLog()).not.toMatch(/exit signal/)
+    for (const { errorLog } of [haproxy, asynchronous]) expect(errorLog()).not.toMatch(/exited with code (?!0 )/)
+  })
+})
+
+describe('NGINX', () => {
+  const site = async (main: string): Promise<[number, NginxOptions]> => {
+    const port = await findFreePort()
+    return [port, { env: served.sites.env, main, http: nginxSite({ port, pairs: [served.site] }) }]
+  }
+
+  it('is replaced by a new binary without a failed handshake when it keeps OPENSSL_CONF', patience, async () => {
+    const [port, options] = await site('env OPENSSL_CONF;')
+    await using nginx = await startNginxDaemon(port, options)
+    const before = nginx.masterPid()
+    const crowd = startCrowd({ nginx: port }, served.site, 3)
+    try {
+      await crowd.more(5)
+      process.kill(before, 'SIGUSR2')
+      await expect.poll(() => existsSync(path.join(nginx.folder, 'nginx.pid.oldbin')), poll).toBe(true)
+      await expect.poll(() => nginx.errorLog().match(/start worker process \d+/g)?.length, poll).toBe(2)
+      process.kill(before, 'SIGQUIT')
+      await expect.poll(() => isAlive(before), poll).toBe(false)
+      await crowd.more(5)
+    } finally {
+      expect(await crowd.stop()).toEqual({ nginx: [] })
+    }
+    expect(nginx.masterPid()).not.toBe(before)
+  })
+
+  it('stays what it was when the new binary is left without OPENSSL_CONF', patience, async () => {
+    const [port, options] = await site('')
+    await using nginx = await startNginxDaemon(port, options)
+    const before = nginx.masterPid()
+    process.kill(before, 'SIGUSR2')
+    await expect.poll(() => nginx.errorLog(), poll).toMatch(/No supported data to decode[\s\S]*exited with code 1/)
+    expect(nginx.masterPid()).toBe(before)
+    expect(await visit(port, [served.site])).toMatchObject({ status: 204 })
+  })
+
+  it('serves on with a new worker when one is killed', patience, async () => {
+    const [port, options] = await site('')
+    await using nginx = await startNginx(port, options)
+    const workers = () => nginx.errorLog().match(/(?<=start worker process )\d+/g) ?? []
+    await visit(port, [served.site])
+    process.kill(Number(workers()[0]), 'SIGKILL')
+    await expect.poll(() => workers().length, poll).toBe(2)
+    expect(await visit(port, [served.site])).toMatchObject({ status: 204, isReused: false })
+  })
+})
+
+describe('a gateway that is frozen', () => {
+  it('leaves sites with keys in files alone once the breaker is open', patience, async () => {
+    const { site, sites, gateway } = served
+    const deadlineMs = 600
+    const own = path.join(sites.folder, 'own')
+    const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '2']
+    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', `${own}.key`]
+    await runOk('openssl', ['req', '-x509', ...newKey, ...names, '-out', `${own}.crt`])
+    const inFile = { certificate: `${own}.crt`, reference: `${own}.key` }
+    const [port, filePort] = [await findFreePort(), await findFreePort()]
+    const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${own}.crt; ssl_certificate_key ${own}.key;
+      location / { return 204; } }`
+    const env = { ...sites.env, HSMGATE_DEADLINE_MS: String(deadlineMs) }
+    await using nginx = await startNginx(port, { env, http: nginxSite({ port, pairs: [site], more: neighbour }) })
+
+    const medianMs = async () => {
+      const times: number[] = []
+      for (let time = 0; time < 15; time++) {
+        const begunMs = performance.now()
+        expect((await visit(filePort, [inFile])).status).toBe(204)
+        times.push(performance.now() - begunMs)
+      }
+      return times.sort((a, b) => a - b)[7]!
+    }
+    const visitors = startVisitors(port, site, 1)
+    try {
+      await visitors.more(3)
+      const beforeMs = await medianMs()
+      expect(visitors.failures).toEqual([])
+      gateway.kill('SIGSTOP')
+      await expect.poll(() => nginx.errorLog(), poll).toContain('all endpoints down')
+      // Each handshake that waited for the gateway would hold up the one worker for as long as the deadline.
+      expect((await medianMs()) - beforeMs).toBeLessThan(deadlineMs / 2)
+      gateway.kill('SIGCONT')
+      const before = visitors.served()
+      await expect.poll(() => visitors.served(), poll).toBeGreaterThan(before + 3)
+    } finally {
+      gateway.kill('SIGCONT')
+      await visitors.stop()
+    }
+    expect(visitors.failures.length).toBeGreaterThan(0)
+  })
+})
