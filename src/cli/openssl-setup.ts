@@ -15,6 +15,14 @@ export interface OpensslSetup {
   readonly configFile?: string
   /** The process has the provider in its memory. */
   readonly hasProvider: boolean
+  /** Whom it runs as, unless that is root. */
+  readonly user?: ProcessUser
+}
+
+/** OpenSSL loads what a configuration names: root does not run it on the word of somebody else's process, but as that user. */
+export interface ProcessUser {
+  readonly uid: number
+  readonly gid: number
 }
 
 const confRemedy =
@@ -29,8 +37,9 @@ export async function examineProcess(pid: number): Promise<OpensslSetup> {
   const read = (name: string) => readFile(`/proc/${pid}/${name}`, 'utf8')
   let environ: string
   let maps: string
+  let status: string
   try {
-    ;[environ, maps] = await Promise.all([read('environ'), read('maps')])
+    ;[environ, maps, status] = await Promise.all([read('environ'), read('maps'), read('status')])
   } catch (cause) {
     const isGone = ['ENOENT', 'ESRCH'].includes((cause as NodeJS.ErrnoException).code ?? '')
     const finding = isGone
@@ -57,11 +66,20 @@ export async function examineProcess(pid: number): Promise<OpensslSetup> {
     configFile !== undefined && mapped === null
       ? [bad(at, 'has not loaded the provider, although OPENSSL_CONF is set', ignoredRemedy)]
       : []
+  const user = userOf(status)
   return {
     findings: [named, ...loaded, ...missing],
     ...(configFile === undefined ? {} : { configFile }),
     hasProvider: mapped !== null,
+    ...(user === undefined ? {} : { user }),
   }
+}
+
+/** Of proc(5): real, effective, saved and file system ids; one that is not root's decides. */
+function userOf(status: string): ProcessUser | undefined {
+  const ids = (name: string) => (new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '').split(/\s+/).map(Number)
+  const uid = ids('Uid').find((id) => id !== 0)
+  return uid === undefined ? undefined : { uid, gid: ids('Gid').find((id) => id !== 0) ?? uid }
 }
 
 /** What a configuration file sets of ours; includes are OpenSSL's to follow. */
@@ -83,6 +101,7 @@ export interface Endpoint {
 export async function examineConfig(
   file: string,
   environment: Readonly<Record<string, string>>,
+  user?: ProcessUser,
 ): Promise<OpensslConfig> {
   let text: string
   try {
@@ -98,7 +117,7 @@ export async function examineConfig(
   const module = /^\s*module\s*=\s*(\S*hsmgate\.so)\s*$/m.exec(text)?.[1]
   const [, endpoints = ''] = /^\s*hsmgate-endpoints\s*=\s*(.*)$/m.exec(text) ?? []
   return {
-    findings: await examineProviders(file, environment),
+    findings: await examineProviders(file, environment, user),
     ...(module === undefined ? {} : { module }),
     endpoints: endpoints.split(/\s+/).flatMap(parseEndpoint),
   }
@@ -115,9 +134,10 @@ function parseEndpoint(entry: string): readonly Endpoint[] {
 async function examineProviders(
   file: string,
   environment: Readonly<Record<string, string>>,
+  user: ProcessUser | undefined,
 ): Promise<readonly Finding[]> {
   const env = { ...environment, OPENSSL_CONF: file }
-  const listed = await runOpenssl(['list', '-providers'], env)
+  const listed = await runOpenssl(['list', '-providers'], env, user)
   if (listed === undefined)
     return [notTried(file, 'the openssl command is not installed, so it was not read by OpenSSL')]
   const isActive = (name: string) => new RegExp(`^ {2}${name}\\n(?: {4}.*\\n)*? {4}status: active$`, 'm').test(listed)
@@ -137,6 +157,7 @@ async function examineProviders(
 export async function examineProvider(
   file: string,
   environment: Readonly<Record<string, string>>,
+  user?: ProcessUser,
 ): Promise<readonly Finding[]> {
   try {
     const stats = await stat(file)
@@ -152,7 +173,7 @@ export async function examineProvider(
   }
   const name = path.basename(file, '.so')
   const words = ['list', '-providers', '-provider-path', path.dirname(file), '-provider', name]
-  const listed = await runOpenssl(words, { ...environment, OPENSSL_CONF: '/dev/null' })
+  const listed = await runOpenssl(words, { ...environment, OPENSSL_CONF: '/dev/null' }, user)
   if (listed === undefined) return [notTried(file, 'the openssl command is not installed, so it was not loaded')]
   if (listed.includes(`\n  ${name}\n`)) return [good(file, 'can be loaded by OpenSSL')]
   const remedy = 'build it against the OpenSSL of this machine (3.0 or later): make -C native provider'
@@ -163,9 +184,11 @@ export async function examineProvider(
 async function runOpenssl(
   words: readonly string[],
   env: Readonly<Record<string, string>>,
+  user: ProcessUser | undefined,
 ): Promise<string | undefined> {
+  const identity = process.geteuid?.() === 0 ? user : undefined
   try {
-    const { stdout } = await promisify(execFile)('openssl', words, { env, timeout: commandTimeoutMs })
+    const { stdout } = await promisify(execFile)('openssl', words, { env, timeout: commandTimeoutMs, ...identity })
     return stdout
   } catch (cause) {
     const { code, stdout } = cause as { code?: unknown; stdout?: string }

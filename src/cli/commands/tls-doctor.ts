@@ -61,7 +61,9 @@ async function examine(options: DoctorOptions & CommonOptions, terminal: Termina
   const pid = options.pid === undefined ? undefined : parsePid(options.pid)
   const running = pid === undefined ? undefined : await examineProcess(pid)
   const configFile = options.opensslConf ?? running?.configFile ?? environment.OPENSSL_CONF
-  const config = configFile === undefined ? undefined : await examineConfig(configFile, environment)
+  // what the operator names is the operator's to trust; what a process names is that process's
+  const owner = options.opensslConf === undefined ? running?.user : undefined
+  const config = configFile === undefined ? undefined : await examineConfig(configFile, environment, owner)
   const unnamed = notTried('openssl.cnf', 'no OpenSSL configuration was named; --openssl-conf or --pid does')
   const provider =
     options.provider ?? config?.module ?? (existsSync(installedProvider) ? installedProvider : builtProvider)
@@ -75,7 +77,7 @@ async function examine(options: DoctorOptions & CommonOptions, terminal: Termina
   const findings = [
     ...(running?.findings ?? []),
     ...(config?.findings ?? [unnamed]),
-    ...(await examineProvider(provider, environment)),
+    ...(await examineProvider(provider, environment, options.provider === undefined ? owner : undefined)),
     ...endpoint.findings,
     ...socket.findings,
   ]
