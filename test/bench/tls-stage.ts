@@ -2,8 +2,7 @@
  * What the TLS bench plays on: one SoftHSM2 token, a gateway before it, a relay before that, two keys, and every way in which a web server
  * can be given them. Processes are those that users run; all of it lies in temporary folders and on free ports of loopback.
  */
-import { execFileSync } from 'node:child_process'
-import { copyFileSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { completeDevelopmentTls } from '../../src/cli/development-ca.ts'
 import { encodeReferencePem } from '../../src/tls-reference.ts'
@@ -45,7 +44,8 @@ const specs = { 'RSA-2048': 'RSA_2048', 'P-256': 'ECC_NIST_P256' } as const
 /** Long: a machine without a free core must not fail what is only slow. */
 const deadlineMs = 5000
 
-export async function openStage(): Promise<Stage> {
+/** `profileTo`: folder for CPU profiles of gateway and workers. */
+export async function openStage(profileTo?: string): Promise<Stage> {
   buildProvider()
   await using undo = new AsyncDisposableStack()
   const shimmed = undo.use(await createShimmedToken())
@@ -68,7 +68,11 @@ export async function openStage(): Promise<Stage> {
     },
     offload: { maxBudgetMs: deadlineMs },
   }
-  const serve = () => serveGateway({ ...shimmed, ...module } as typeof shimmed, { config })
+  const flags = profileTo === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${path.resolve(profileTo)}` }
+  const serve = () => {
+    const token = { ...shimmed, module: module.module, env: { ...module.env, ...flags } }
+    return serveGateway(token as typeof shimmed, { config, environment: flags })
+  }
   let gateway: ServedGateway = await serve()
   undo.defer(() => stop(gateway))
 
@@ -91,8 +95,10 @@ export async function openStage(): Promise<Stage> {
     references[kind] = path.join(folder, `relay.${kind}.ref.pem`)
     writeFileSync(references[kind], encodeReferencePem({ publicKey, token }), { mode: 0o600 })
   }
-  // Workers of Apache and HAProxy become www-data.
-  execFileSync('chmod', ['-R', 'a+X', directory])
+  // Workers of Apache and HAProxy become www-data. (The token's own folder is none of theirs: a PIN file that changes has workers replaced.)
+  for (const each of [directory, gateway.directory, path.join(gateway.directory, 'run'), folder, relayFolder]) {
+    chmodSync(each, 0o711)
+  }
 
   const pairsOf = (reference: (kind: Kind) => string): KeySource['pairs'] => {
     const pair = (kind: Kind) => ({ certificate: made[kind].certificate, reference: reference(kind) })
@@ -136,7 +142,6 @@ export async function openStage(): Promise<Stage> {
       module = { module: shimmed.module, env: shimmed.env }
       await stop(gateway)
       gateway = await serve()
-      execFileSync('chmod', ['-R', 'a+X', directory])
       sources = listSources()
       // The relay finds the new gateway by itself.
       await relay.output(/a gateway can be reached[\s\S]*a gateway can be reached/)

@@ -24,6 +24,7 @@ const usage = `npm run bench:tls -- [options]
   --quick                             one short round of each: shows that it runs, measures nothing
   --connections n                     handshakes at one time (16)
   --workers n                         NGINX worker processes (2)
+  --profile folder                    CPU profiles of gateway and workers, for reading with Chrome or speedscope
   --rounds n, --seconds s             rounds of each measurement (3) and their length (0.8)
 `
 const { values } = parseArgs({
@@ -32,6 +33,7 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     connections: { type: 'string', default: '16' },
     workers: { type: 'string', default: '2' },
+    profile: { type: 'string' },
     rounds: { type: 'string' },
     seconds: { type: 'string' },
     help: { type: 'boolean', default: false },
@@ -75,7 +77,7 @@ async function run(): Promise<void> {
     `hsmgate bench:tls: ${os.availableParallelism()} × ${cpu?.model}, load average ${os.loadavg()[0]?.toFixed(1)}; `,
   )
   write(`TLS 1.3, ${connections} connections, medians of ${rounds} rounds of ${seconds} s\n`)
-  await using stage = await openStage()
+  await using stage = await openStage(values.profile)
   if (!stage.sources.has('libp11')) {
     write('\n(b) is left out: libp11 is missing; remedy: apt-get install libengine-pkcs11-openssl\n')
   }
