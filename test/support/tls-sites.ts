@@ -10,7 +10,7 @@ import type { TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import type { Question } from '../../src/cli/operator-client.ts'
 import { encodeReferencePem } from '../../src/tls-reference.ts'
-import { type BoundKey, bindKey, createTlsKey } from './offload.ts'
+import { type BindOptions, type BoundKey, bindKey, createTlsKey } from './offload.ts'
 import { writeOpensslConf } from './provider.ts'
 
 const template = readFileSync(fileURLToPath(new URL('../../deploy/openssl/openssl.cnf', import.meta.url)), 'utf8')
@@ -25,7 +25,7 @@ export interface TlsSites extends Disposable {
   readonly folder: string
   /** For the environment of a server: deploy/openssl/openssl.cnf with the gateway's socket. */
   readonly env: Readonly<Record<string, string>>
-  make(spec: string, policies?: string): Promise<TlsSite>
+  make(spec: string, binding?: BindOptions): Promise<TlsSite>
 }
 
 interface Asked {
@@ -45,12 +45,8 @@ export function openTlsSites(gateway: Asked, socket: string, deadlineMs = 5000):
   return {
     folder,
     env: { OPENSSL_CONF: conf },
-    async make(spec, policies) {
-      const key = await bindKey(
-        gateway as never,
-        await createTlsKey(gateway as never, spec),
-        policies === undefined ? {} : { policies },
-      )
+    async make(spec, binding) {
+      const key = await bindKey(gateway as never, await createTlsKey(gateway as never, spec), binding)
       const { certificate } = await gateway.ask<{ certificate: string }>('tls', 'self-signed', {
         key: key.keyId,
         san: 'localhost',

@@ -1,0 +1,264 @@
+/**
+ * What a key reference is good for in front of a real gateway, with programs that know nothing of hsmgate: handshakes that its policies allow,
+ * for the users that it names, until it is revoked. Everything else is refused, and the journal says why.
+ */
+import { execFileSync } from 'node:child_process'
+import { createHash, randomBytes, verify } from 'node:crypto'
+import { once } from 'node:events'
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import path from 'node:path'
+import type { TLSSocket } from 'node:tls'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { run, runOk } from '../support/command.ts'
+import { startGateway, type TestGateway } from '../support/gateway.ts'
+import { findFreePort, startNginx } from '../support/nginx.ts'
+import { type OffloadRecord, offloadRecords } from '../support/offload.ts'
+import { buildProvider, providerModule } from '../support/provider.ts'
+import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
+import { nginxSite, startNginxSite } from '../support/web-servers.ts'
+
+const isRoot = process.getuid?.() === 0
+const stranger = 65_534
+let gateway: TestGateway
+let sites: TlsSites
+
+beforeAll(async () => {
+  buildProvider()
+  gateway = await startGateway({
+    config: {
+      listen: {
+        kms: { address: '127.0.0.1', port: 0 },
+        operator: { http: { address: '127.0.0.1', port: 0 } },
+        offload: { mode: '0666' },
+      },
+    },
+  })
+  // others' way to the socket
+  execFileSync('chmod', ['-R', 'a+X', gateway.token.directory])
+  sites = openTlsSites(gateway, gateway.gateway.endpoints.offload[0] as string)
+}, 600_000)
+afterAll(async () => {
+  sites?.[Symbol.dispose]()
+  await gateway?.[Symbol.asyncDispose]()
+})
+
+const file = (name: string, content?: string | Buffer) => {
+  const place = path.join(sites.folder, name)
+  if (content !== undefined) writeFileSync(place, content)
+  return place
+}
+const withProvider = (program: string, args: readonly string[], env = sites.env) =>
+  run(program, args, { env: { PATH: process.env.PATH ?? '', ...env } })
+const openssl = (...args: string[]) => withProvider('openssl', args)
+
+/** What `work` adds to the journal for a site. */
+async function recordsOf(site: TlsSite, work: () => Promise<unknown>): Promise<readonly OffloadRecord[]> {
+  const before = (await offloadRecords(gateway, site.name)).length
+  await work()
+  return (await offloadRecords(gateway, site.name)).slice(before)
+}
+
+describe('a stolen key reference', () => {
+  it.runIf(isRoot)('signs nothing for another user', async () => {
+    const site = await sites.make('ECC_NIST_P256', { policies: 'any', users: [0] })
+    const [stolen, module] = [file('stolen.pem', readFileSync(site.reference)), file('hsmgate.so')]
+    copyFileSync(providerModule, module)
+    for (const place of [stolen, module]) chmodSync(place, 0o755)
+    const OPENSSL_CONF = file(
+      'thief.cnf',
+      readFileSync(sites.env.OPENSSL_CONF!, 'utf8').replace(providerModule, module),
+    )
+    const data = file('message', randomBytes(40))
+    const sign = ['openssl', 'dgst', '-sha256', '-sign', stolen, data]
+    const as = (uid: number) => [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', ...sign]
+
+    const own = await withProvider('setpriv', as(0), { OPENSSL_CONF })
+    expect(verify('sha256', readFileSync(data), site.publicKey, own.stdout)).toBe(true)
+    const records = await recordsOf(site, async () => {
+      const { status, stdout, stderr } = await withProvider('setpriv', as(stranger), { OPENSSL_CONF })
+      expect(status).not.toBe(0)
+      expect(stdout).toHaveLength(0)
+      expect(stderr).toContain('gateway refused the token')
+    })
+    expect(records).toEqual([
+      expect.objectContaining({
+        errorCode: 'PeerRefused',
+        errorMessage: 'the token is not bound to this user',
+        additionalEventData: expect.objectContaining({ uid: stranger, app: 'openssl' }),
+      }),
+    ])
+  })
+
+  it('signs nothing once it is revoked', async () => {
+    const site = await sites.make('ECC_NIST_P256', { policies: 'any' })
+    const sign = () => openssl('dgst', '-sha256', '-sign', site.reference, file('message', 'x'))
+    expect((await sign()).status).toBe(0)
+    const port = await findFreePort()
+    await using _nginx = await startNginxSite({ port, pairs: [site], env: sites.env })
+    expect(await visit(port, [site])).toMatchObject({ status: 204 })
+
+    await gateway.ask('tls', 'revoke', { name: site.name })
+    const { status, stdout, stderr } = await sign()
+    expect([status, stdout.length]).toEqual([1, 0])
+    expect(stderr).toContain('gateway refused the token')
+    await expect(visit(port, [site])).rejects.toThrow(/alert internal error/)
+    // Nobody's token is nobody's record: it is counted.
+    const { text } = await gateway.gateway.observer.metrics()
+    expect(text).toMatch(/hsmgate_offload_refused_total\{peer="local",code="Unauthenticated"\} 2/)
+  })
+})
+
+describe('a key for servers of TLS 1.3', () => {
+  let site: TlsSite
+  beforeAll(async () => {
+    site = await sites.make('ECC_NIST_P256', { policies: 'tls13-server' })
+  })
+  const refused = (what: string, app = 'openssl') => [
+    expect.objectContaining({
+      errorCode: 'PolicyDenied',
+      errorMessage: expect.stringMatching(`the policies of the token \\(tls13-server\\) do not allow ${what}`),
+      additionalEventData: expect.objectContaining({ app, uid: process.getuid?.() }),
+      resources: [expect.objectContaining({ ARN: site.arn })],
+    }),
+  ]
+  const jwt = ['{"alg":"ES256"}', '{"sub":"admin"}'].map((part) => Buffer.from(part).toString('base64url')).join('.')
+  const documents = [
+    ['certificate request', 'a message', () => ['req', '-new', '-key', site.reference, '-subj', '/CN=x']],
+    ['certificate', 'a message', () => ['req', '-new', '-x509', '-key', site.reference, '-subj', '/CN=x']],
+    [
+      'CMS message',
+      'a message',
+      () => ['cms', '-sign', '-in', file('data', 'x'), '-signer', site.certificate, '-inkey', site.reference],
+    ],
+    ['JSON Web Token', 'a message', () => ['dgst', '-sha256', '-sign', site.reference, file('jwt', jwt)]],
+    [
+      'digest',
+      'a digest',
+      () => {
+        const digest = file('digest', createHash('sha256').update(jwt).digest())
+        return ['pkeyutl', '-sign', '-inkey', site.reference, '-pkeyopt', 'digest:sha256', '-in', digest]
+      },
+    ],
+  ] as const
+
+  it.each(documents)('signs no %s', async (_name, what, args) => {
+    const records = await recordsOf(site, async () => {
+      const { status, stdout, stderr } = await openssl(...args())
+      expect(status).not.toBe(0)
+      expect(stderr).toContain('gateway denied the signature')
+      expect(stdout.toString()).not.toContain('BEGIN')
+    })
+    expect(records).toEqual(refused(what))
+  })
+
+  it('signs its handshakes, and none of TLS 1.2', async () => {
+    const port = await findFreePort()
+    await using _nginx = await startNginxSite({ port, pairs: [site], env: sites.env })
+    const [good, ...more] = await recordsOf(site, () => visit(port, [site]))
+    expect(good).toMatchObject({ additionalEventData: { policy: 'tls13-server', app: 'nginx' } })
+    expect([good?.errorCode, more]).toEqual([undefined, []])
+    const records = await recordsOf(site, () =>
+      expect(visit(port, [site], { maxVersion: 'TLSv1.2' })).rejects.toThrow(/alert internal error/),
+    )
+    expect(records).toEqual(refused('a message', 'nginx'))
+  })
+
+  it('proves nobody as a client', async () => {
+    await using server = await startUpstream(site)
+    const records = await recordsOf(site, async () => {
+      const { status, stderr } = await curl(server, site)
+      expect(status).not.toBe(0)
+      expect(stderr).toContain('gateway denied the signature')
+    })
+    expect(records).toEqual(refused('a message', 'curl'))
+  })
+})
+
+describe('a key for clients of TLS 1.3', () => {
+  let site: TlsSite
+  beforeAll(async () => {
+    site = await sites.make('RSA_2048', { policies: 'tls13-client' })
+  })
+  const signed = (app: string) => [
+    expect.objectContaining({ additionalEventData: expect.objectContaining({ app, policy: 'tls13-client' }) }),
+  ]
+
+  it('proves curl to a server', async () => {
+    await using server = await startUpstream(site)
+    const records = await recordsOf(site, async () => {
+      const { stdout, stderr } = await curl(server, site)
+      expect([stdout.toString(), stderr]).toEqual(['rsa', ''])
+    })
+    expect(records).toEqual(signed('curl'))
+  })
+
+  it('proves NGINX to its upstream', async () => {
+    await using server = await startUpstream(site)
+    const front = await sites.make('ECC_NIST_P256', { policies: 'tls13-server' })
+    const port = await findFreePort()
+    const proxyPort = await findFreePort()
+    const proxy = `server { listen 127.0.0.1:${proxyPort} ssl; ssl_certificate ${front.certificate}; ssl_certificate_key ${front.reference};
+      location / { proxy_pass https://127.0.0.1:${server.port}; proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;
+        proxy_ssl_certificate ${server.clientCertificate}; proxy_ssl_certificate_key ${site.reference}; } }`
+    const http = nginxSite({ port, pairs: [front], more: proxy })
+    await using _nginx = await startNginx(port, { env: sites.env, http })
+    const records = await recordsOf(site, async () =>
+      expect(await visit(proxyPort, [front])).toMatchObject({ status: 200, keyType: 'ec' }),
+    )
+    expect(records).toEqual(signed('nginx'))
+  })
+
+  it('serves no site', async () => {
+    const port = await findFreePort()
+    await using _nginx = await startNginxSite({ port, pairs: [site], env: sites.env })
+    const records = await recordsOf(site, () => expect(visit(port, [site])).rejects.toThrow(/alert internal error/))
+    expect(records).toEqual([expect.objectContaining({ errorCode: 'PolicyDenied' })])
+  })
+})
+
+interface Upstream extends AsyncDisposable {
+  readonly port: number
+  /** Of the client, with the key that it was started for. */
+  readonly clientCertificate: string
+}
+
+/** An HTTPS server that lets in who proves to have the key of `client`, and answers the type of that key. */
+async function startUpstream(client: TlsSite): Promise<Upstream> {
+  const [key, certificate, clientCertificate] = [file('upstream.key'), file('upstream.crt'), file('client.crt')]
+  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '2']
+  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', key]
+  await runOk('openssl', ['req', '-x509', ...newKey, ...names, '-out', certificate])
+  const publicKey = file('client.pub', client.publicKey.export({ type: 'spki', format: 'pem' }))
+  const issuer = ['-CA', certificate, '-CAkey', key, '-days', '2']
+  const subject = ['-subj', '/CN=client', '-force_pubkey', publicKey]
+  await runOk('openssl', ['x509', '-new', ...subject, ...issuer, '-out', clientCertificate])
+  const server: Server = createServer(
+    {
+      key: readFileSync(key),
+      cert: readFileSync(certificate),
+      ca: readFileSync(certificate),
+      requestCert: true,
+      rejectUnauthorized: true,
+    },
+    ({ socket }, response) => response.end((socket as TLSSocket).getPeerX509Certificate()?.publicKey.asymmetricKeyType),
+  )
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    port: (server.address() as AddressInfo).port,
+    clientCertificate,
+    async [Symbol.asyncDispose]() {
+      server.close()
+      server.closeAllConnections()
+      await once(server, 'close')
+    },
+  }
+}
+
+function curl({ port, clientCertificate }: Upstream, { reference }: TlsSite) {
+  const place = ['--connect-to', `localhost:443:127.0.0.1:${port}`, 'https://localhost/']
+  const client = ['--cert', clientCertificate, '--key', reference, '--cacert', file('upstream.crt')]
+  return withProvider('curl', ['-sS', '--tlsv1.3', ...client, ...place])
+}
