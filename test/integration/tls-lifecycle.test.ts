@@ -4,6 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import path from 'node:path'
+import { connect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runOk } from '../support/command.ts'
 import { findFreePort, type NginxOptions, startNginx, startNginxDaemon } from '../support/nginx.ts'
@@ -91,6 +92,31 @@ describe('NGINX', () => {
     process.kill(Number(workers()[0]), 'SIGKILL')
     await expect.poll(() => workers().length, poll).toBe(2)
     expect(await visit(port, [served.site])).toMatchObject({ status: 204, isReused: false })
+  })
+})
+
+describe('HAProxy in asynchronous mode', () => {
+  it('outlives clients that leave while their handshakes wait for the module', patience, async () => {
+    const { site, sites, token } = served
+    const port = await findFreePort()
+    await using haproxy = await startHaproxy({ port, pairs: [site], env: sites.env, isAsync: true })
+    token.rules(['C_Sign delay=uniform:0:20'])
+    const visitors = startVisitors(port, site, 3)
+    try {
+      const leave = async (afterMs: number) => {
+        const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false }).on('error', () => {})
+        await new Promise((resolve) => setTimeout(resolve, afterMs))
+        socket.destroy()
+      }
+      for (let round = 0; round < 40; round++)
+        await Promise.all(Array.from({ length: 8 }, (_, index) => leave(3 * index)))
+      await visitors.more(50)
+    } finally {
+      token.clear()
+      await visitors.stop()
+    }
+    expect(visitors.failures).toEqual([])
+    expect(haproxy.errorLog()).not.toContain('exited with code')
   })
 })
 
