@@ -116,7 +116,9 @@ async function completeToken(directory: string): Promise<boolean> {
 async function removeDrafts(tokenDirectory: string): Promise<void> {
   const folder = path.dirname(tokenDirectory)
   const drafts = (await readdir(folder)).filter((name) => name.startsWith(`${path.basename(tokenDirectory)}.new-`))
-  for (const name of drafts) await rm(path.join(folder, name), { recursive: true, force: true })
+  // One that is still at it may add a file in the middle of this.
+  const options = { recursive: true, force: true, maxRetries: 10, retryDelay: 20 }
+  for (const name of drafts) await rm(path.join(folder, name), options)
 }
 
 async function makeFolder(folder: string): Promise<string | undefined> {

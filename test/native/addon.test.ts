@@ -252,7 +252,9 @@ describe('submit', () => {
     const submit = client.pool.submit.bind(client.pool)
     const op = (value: number) => value as JobOp
     expect(() => submit(1, op(0), 0, 0n, 0n, null, null, null, 0)).toThrow(RangeError)
-    expect(() => submit(1, op(19), 0, 0n, 0n, null, null, null, 0)).toThrow(RangeError)
+    expect(() => submit(1, op(Math.max(...Object.values(jobOp)) + 1), 0, 0n, 0n, null, null, null, 0)).toThrow(
+      RangeError,
+    )
     expect(() => submit(1, jobOp.random, 0, -1n, 0n, null, null, null, 8)).toThrow(TypeError)
     expect(() => submit(1, jobOp.random, 0, 1n << 64n, 0n, null, null, null, 8)).toThrow(TypeError)
     expect(() => submit(1, jobOp.random, 0, 0n, 0n, null, null, null, 2 ** 30)).toThrow(RangeError)
