@@ -16,17 +16,16 @@ export interface BindingLimits {
   /** Every entry is left once. @throws OffloadError `Busy`, GatewayError `Throttled` */
   enter(binding: TlsBinding, nowMs: number): void
   leave(binding: TlsBinding): void
+  /** Whether `enter` would refuse for the binding's rate. */
+  isThrottled(binding: TlsBinding, nowMs: number): boolean
   readonly underWay: number
 }
 
-/** Refused peers of one binding that are journaled in a second. */
-const refusalsPerSecond = 5
-
 /**
- * Whether a refused peer of this binding is one more record of the journal: a stolen token must not fill the disk. What is beyond is counted,
- * and logged at a limited rate.
+ * Whether a refusal under this binding is one more record of the journal: whoever has a token must not fill the disk with what it does not
+ * permit. What is beyond is counted, and logged at a limited rate.
  */
-export function createRefusalLimit(): (binding: TlsBinding, nowMs: number) => boolean {
+export function createRefusalLimit(refusalsPerSecond: number): (binding: TlsBinding, nowMs: number) => boolean {
   const seen = new WeakMap<TlsBinding, { second: number; refused: number }>()
   return (binding, nowMs) => {
     const second = Math.floor(nowMs / 1000)
@@ -52,6 +51,10 @@ export function createBindingLimits(maxPending: number): BindingLimits {
     return use
   }
 
+  function gain(use: Use, ratePerSecond: number, nowMs: number): number {
+    return Math.min(Math.max(1, ratePerSecond), use.tokens + ((nowMs - use.readAtMs) / 1000) * ratePerSecond)
+  }
+
   return {
     enter(binding, nowMs) {
       if (pending >= maxPending) throw new OffloadError('Busy', 'the queue is full')
@@ -61,8 +64,7 @@ export function createBindingLimits(maxPending: number): BindingLimits {
         throw new OffloadError('Busy', 'too many signatures of this token at one time')
       }
       if (ratePerSecond !== undefined) {
-        const gained = ((nowMs - use.readAtMs) / 1000) * ratePerSecond
-        use.tokens = Math.min(Math.max(1, ratePerSecond), use.tokens + gained)
+        use.tokens = gain(use, ratePerSecond, nowMs)
         use.readAtMs = nowMs
         if (use.tokens < 1) throw new GatewayError('Throttled')
         use.tokens--
@@ -74,6 +76,10 @@ export function createBindingLimits(maxPending: number): BindingLimits {
       const use = uses.get(binding)
       if (use !== undefined) use.underWay--
       pending--
+    },
+    isThrottled(binding, nowMs) {
+      const { ratePerSecond } = binding
+      return ratePerSecond !== undefined && gain(useOf(binding, nowMs), ratePerSecond, nowMs) < 1
     },
     get underWay() {
       return pending

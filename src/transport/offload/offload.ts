@@ -15,6 +15,7 @@ import type { Answer, Asked, ConnectionLimits, ConnectionParts } from './connect
 import { type ConnectionSetLimits, createConnectionSet } from './connection-set.ts'
 import { describeFailure } from './dialect.ts'
 import type { OffloadEvents as Events } from './events.ts'
+import type { Request } from './frames.ts'
 import { OffloadError } from './offload-error.ts'
 import {
   findLocalPeer,
@@ -24,6 +25,7 @@ import {
   type RelayCheck,
   refusalOfPeer,
 } from './peer.ts'
+import { findPolicy } from './policies.ts'
 import { createSignOperation } from './sign-operation.ts'
 
 export type OffloadEvents = Events
@@ -48,6 +50,10 @@ export const defaultOffloadLimits: OffloadLimits = {
   maxPending: 1024,
   drainTimeoutMs: 10_000,
 }
+
+/** Refusals under one binding that are journaled in a second: of peers that it is not for, and of what it does not permit. */
+const peerRefusalsPerSecond = 5
+const requestRefusalsPerSecond = 100
 
 export interface OffloadDoorParts {
   readonly pipeline: Pipeline
@@ -82,14 +88,16 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   const { pipeline, bindings, signer, partition, events } = parts
   const limits = { ...defaultOffloadLimits, ...parts.limits }
   const instanceId = randomBytes(16)
+  const bindingLimits = createBindingLimits(limits.maxPending)
   const operation = createSignOperation({
     signer,
-    limits: createBindingLimits(limits.maxPending),
+    limits: bindingLimits,
     isApproved: parts.isRelayApproved,
     maxInputBytes: limits.maxInputBytes,
     timeoutMs: limits.maxBudgetMs,
   }) as Operation as Operation<unknown, unknown, Buffer>
-  const isJournaled = createRefusalLimit()
+  const isPeerJournaled = createRefusalLimit(peerRefusalsPerSecond)
+  const isRequestJournaled = createRefusalLimit(requestRefusalsPerSecond)
   const principals = new WeakMap<TlsBinding, Principal>()
   const connections = createConnectionSet(limits, events)
   const localParts: Omit<ConnectionParts, 'closed'> = { limits, instanceId, events, sign, knows }
@@ -114,14 +122,24 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   }
 
   /**
-   * The operation refuses a peer that is not the binding's, so that the journal tells of it; this does when it was told often enough.
-   * @throws GatewayError `CredentialsUnknown`, OffloadError `PeerRefused`
+   * The operation refuses a peer that is not the binding's, and what the binding does not permit, so that the journal tells of it; this does when
+   * it was told often enough.
+   * @throws GatewayError `CredentialsUnknown`, `Throttled`, OffloadError `PeerRefused`, `PolicyRefused`
    */
-  function callerOf(binding: TlsBinding | undefined, { token, peer, receivedMs }: Asked): Caller {
+  function callerOf(binding: TlsBinding | undefined, { token, peer, receivedMs, request }: Asked): Caller {
     if (binding === undefined) throw new GatewayError('CredentialsUnknown')
     const refusal = refusalOfPeer(binding, peer, parts.isRelayApproved)
-    if (refusal !== undefined && !isJournaled(binding, receivedMs)) throw new OffloadError('PeerRefused', refusal)
+    if (refusal !== undefined && !isPeerJournaled(binding, receivedMs)) throw new OffloadError('PeerRefused', refusal)
+    const failure = refusalOfRequest(binding, request, receivedMs)
+    if (failure !== undefined && !isRequestJournaled(binding, receivedMs)) throw failure
     return { principal: principalOf(binding), region: binding.region, admit: () => requireBound(token) }
+  }
+
+  function refusalOfRequest(binding: TlsBinding, request: Request, nowMs: number): GatewayError | undefined {
+    if (findPolicy(binding.policies, request) === undefined || !request.keyId.equals(binding.spkiDigest)) {
+      return new OffloadError('PolicyRefused', 'the token does not permit this, and was used for too much of it')
+    }
+    return bindingLimits.isThrottled(binding, nowMs) ? new GatewayError('Throttled') : undefined
   }
 
   /** A token that was revoked while its request waited is sent nowhere. */

@@ -385,6 +385,21 @@ describe('a signing socket that closes', () => {
   })
 })
 
+describe('what a token does not permit', () => {
+  it('goes into the journal so often in a second and then is refused without a record, what it permits is signed', async () => {
+    const { client } = await openDoor({ maxInFlight: 1000 })
+    const one = await client()
+    const other = Buffer.alloc(32, 9)
+    const asked = Array.from({ length: 250 }, () => one.sign({ keyId: other, input }))
+    const refused = (await Promise.all(asked)).filter((answer) => !answer.ok)
+    // the pipeline of this test signs whatever comes to it, which the real one does not; one second may end meanwhile
+    expect(refused.length).toBeGreaterThanOrEqual(50)
+    expect(refused.length).toBeLessThanOrEqual(150)
+    for (const answer of refused) expect(answer).toMatchObject({ code: errorNumbers.policyDenied, retryable: false })
+    expect(await one.sign({ keyId, input })).toMatchObject({ ok: true })
+  })
+})
+
 describe('the listener for relays', () => {
   async function openStrangers(limits: Partial<OffloadLimits>, count: number) {
     const { door } = await openDoor(limits)
