@@ -2,15 +2,20 @@
  * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, dead workers, a
  * lost token. No handshake fails.
  */
+import { readdirSync, readFileSync } from 'node:fs'
+import path from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { verifyJournal } from '../../src/audit/verify.ts'
 import type { GroupState } from '../../src/hsm/port.ts'
 import { findFreePort } from '../support/nginx.ts'
+import type { OffloadRecord } from '../support/offload.ts'
 import { openServedSite, type ServedSite, startCrowd } from '../support/served-site.ts'
 import { startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 const patience = { timeout: 120_000 }
 const nobody = { nginx: [], apache: [], haproxy: [], 'haproxy, asynchronous': [] }
 const resources = new AsyncDisposableStack()
+let handshakes = 0
 let served: ServedSite
 const ports = {} as Record<keyof typeof nobody, number>
 
@@ -35,6 +40,7 @@ async function during(event: () => Promise<void>) {
     await crowd.more(5)
   } finally {
     expect(await crowd.stop()).toEqual(nobody)
+    for (const served of Object.values(crowd.served())) handshakes += served
   }
 }
 
@@ -77,4 +83,19 @@ it('fails no handshake when the token is lost with all its sessions and comes ba
     token.clear()
   })
   expect(token.events().some(({ action }) => action?.startsWith('drop'))).toBe(true)
+})
+
+it('leaves one whole journal, in which every handshake of the tests before was signed', patience, async () => {
+  await served.stop()
+  const folder = path.join(served.gateway.directory, 'audit')
+  expect((await verifyJournal(folder)).problems).toEqual([])
+  const files = readdirSync(folder).filter((name) => name.endsWith('.jsonl'))
+  const records = files.flatMap((name) => readFileSync(path.join(folder, name), 'utf8').trim().split('\n'))
+  const signed = records
+    .map((line) => (JSON.parse(line) as { event: OffloadRecord }).event)
+    .filter(({ eventSource, errorCode }) => eventSource === 'hsmgate.offload' && errorCode === undefined)
+  // A signature whose answer was lost with its connection was asked for once more, under the same id.
+  const traceIds = new Set(signed.map(({ additionalEventData }) => additionalEventData.traceId))
+  expect(traceIds.size).toBe(handshakes)
+  expect(handshakes).toBeGreaterThan(100)
 })
