@@ -1,5 +1,5 @@
 /**
- * Where a TCP socket that this process inherited is bound, told without accepting anything on it: Node gives the address of a socket only to
+ * Where a socket that this process inherited is bound, told without accepting anything on it: Node gives the address of a socket only to
  * the server that owns it. Reads proc(5), synchronously.
  */
 import { readFileSync, readlinkSync } from 'node:fs'
@@ -12,7 +12,7 @@ export interface SocketAddress {
 
 /** Undefined for what is no listening TCP socket. */
 export function findSocketAddress(fd: number): SocketAddress | undefined {
-  const inode = /^socket:\[(\d+)\]$/.exec(readLink(`/proc/self/fd/${fd}`))?.[1]
+  const inode = inodeOf(fd)
   if (inode === undefined) return undefined
   for (const table of ['tcp', 'tcp6']) {
     for (const line of readTable(`/proc/self/net/${table}`)) {
@@ -21,6 +21,21 @@ export function findSocketAddress(fd: number): SocketAddress | undefined {
     }
   }
   return undefined
+}
+
+/** The name that a Unix socket was bound under; undefined for what is none. */
+export function findSocketName(fd: number): string | undefined {
+  const inode = inodeOf(fd)
+  if (inode === undefined) return undefined
+  for (const line of readTable('/proc/self/net/unix')) {
+    const [, found, name] = /^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) (.+)$/.exec(line) ?? []
+    if (found === inode) return name
+  }
+  return undefined
+}
+
+function inodeOf(fd: number): string | undefined {
+  return /^socket:\[(\d+)\]$/.exec(readLink(`/proc/self/fd/${fd}`))?.[1]
 }
 
 /** Hexadecimal: an address of 4 or 16 bytes in words of the machine's order, a port. */

@@ -1,9 +1,10 @@
 /** The Unix sockets of a signing door, of the gateway or of a relay: inherited ones or paths, with the rights of those who may connect. */
-import { chmodSync, chownSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, statSync } from 'node:fs'
 import type { Server } from 'node:net'
 import path from 'node:path'
 import { ProblemsError } from '../../problem.ts'
 import { descriptorOf } from '../descriptor.ts'
+import { findGroupId } from '../socket-group.ts'
 import { giveUpPath, listenOnPath } from '../unix-socket.ts'
 
 export interface LocalSocketPlaces {
@@ -93,17 +94,6 @@ export function listening(server: Server, listen: () => void, place: string, rem
     })
     listen()
   })
-}
-
-/** By number, or by name in /etc/group (Node asks no name service). @throws ProblemsError */
-function findGroupId(group: string, option: string): number {
-  if (/^\d{1,10}$/.test(group)) return Number(group)
-  for (const line of readFileSync('/etc/group', 'utf8').split('\n')) {
-    const [name, , gid] = line.split(':')
-    if (name === group && gid !== undefined) return Number(gid)
-  }
-  const remedy = 'create it, or give its number'
-  throw new ProblemsError([{ at: option, cause: `there is no group '${group}'`, remedy }])
 }
 
 function giveToGroup(file: string, gid: number, option: string): void {
