@@ -17,6 +17,7 @@ needed_to_run=(
 needed_to_test=(
   'awscli        | aws                        | an unmodified AWS client that the tests drive'
   'python3-boto3 | /usr/lib/python3/dist-packages/boto3 | another one, which parses answers by rules of its own'
+  'curl          | curl                       | an HTTP and TLS client, also with client certificates'
   'openssl       | openssl                    | checks signatures, public keys and OAEP independently'
   'opensc        | pkcs11-tool                | looks at tokens from outside the gateway'
   'libnss3-tools | certutil                   | makes databases of NSS softokn, a second PKCS#11 module for the tests'
