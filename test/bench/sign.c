@@ -2,10 +2,11 @@
  * How long one signature of a TLS 1.3 server takes in the application: EVP_DigestSign as libssl
  * calls it, one thread, over and over.
  *
- *   sign --key <PEM file, or engine:<URI>> --seconds s
+ *   sign --key <PEM file, or engine:<URI>> --seconds s [--every microseconds]
  *
- * OPENSSL_CONF says which provider or engine there is. RSA keys sign with PSS, all with SHA-256.
- * Prints one line of JSON.
+ * --every begins a signature each so many microseconds, as a server does, whose caches are cold in
+ * between. OPENSSL_CONF says which provider or engine there is. RSA keys sign with PSS, all with
+ * SHA-256. Prints one line of JSON.
  */
 #define OPENSSL_SUPPRESS_DEPRECATED /* engines */
 #include <openssl/engine.h>
@@ -35,6 +36,14 @@ static double now_micros(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
+}
+
+static void sleep_until(double micros)
+{
+    const struct timespec due = {.tv_sec = (time_t)(micros / 1e6),
+                                 .tv_nsec =
+                                     (long)((micros - (double)(time_t)(micros / 1e6) * 1e6) * 1e3)};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
 }
 
 static double cpu_micros(void)
@@ -94,12 +103,14 @@ static int compare(const void *one, const void *other)
 int main(int argc, char **argv)
 {
     const char *name = NULL;
-    double seconds = 1;
+    double seconds = 1, every_micros = 0;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--key") == 0)
             name = argv[i + 1];
         else if (strcmp(argv[i], "--seconds") == 0)
             seconds = strtod(argv[i + 1], NULL);
+        else if (strcmp(argv[i], "--every") == 0)
+            every_micros = strtod(argv[i + 1], NULL);
     }
     CHECK(name != NULL && seconds > 0 && seconds <= 60);
     CHECK(OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL) == 1);
@@ -116,7 +127,9 @@ int main(int argc, char **argv)
         sign_once(key);
         const double after = now_micros();
         micros[count++] = (float)(after - before);
-        before = after;
+        while (every_micros > 0 && now_micros() < start + every_micros * (double)count)
+            sleep_until(start + every_micros * (double)count);
+        before = now_micros();
     }
     const double used = cpu_micros() - cpu;
     qsort(micros, count, sizeof *micros, compare);

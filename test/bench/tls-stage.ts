@@ -134,7 +134,7 @@ export async function openStage(profileTo?: string): Promise<Stage> {
       return source === 'gateway' ? [gateway.pid] : [gateway.pid, relay.pid]
     },
     rawSigner(kind) {
-      const [op, bytes] = kind === 'P-256' ? ['p256-sign', '32'] : ['rsa2048', '51']
+      const [op, bytes] = kind === 'P-256' ? ['p256-sign', '32'] : ['rsa2048-pss', '32']
       const names = ['--module', module.module, '--label', label, '--pin-file', pinFile, '--key', labelOf(made[kind])]
       return { args: [...names, '--op', op as string, '--bytes', bytes as string, '--sessions', '1'], env: module.env }
     },

@@ -11,7 +11,9 @@
  * unless --key names a token object. `gcm-encrypt`, `gcm-decrypt` and `data-key` (random bytes and
  * their encryption) use a working key derived from an AES key by CKM_AES_CBC_ENCRYPT_DATA and the
  * additional data of a ciphertext blob, as the gateway does; `derive` derives and destroys one each
- * time. With --wait it prints `ready` and begins when standard input says something.
+ * time. With --wait it prints `ready` and begins when standard input says something. --every makes
+ * it begin an operation each so many microseconds, as a server does, whose caches are cold in
+ * between. `rsa<bits>-pss` is RSASSA-PSS with SHA-256.
  */
 #include "module.h"
 #include "packed.h"
@@ -46,9 +48,12 @@ struct Options {
     std::string key;
     unsigned sessions = 2;
     double seconds = 2;
+    double everyMicros = 0;
     size_t bytes = 32;
     bool waits = false;
 };
+
+constexpr CK_MECHANISM_TYPE CKM_RSA_PKCS_PSS = 0x0d;
 
 /* Header of the blob, salt and IV with their lengths, an empty encryption context. */
 constexpr size_t additionalBytes = 50 + 1 + 32 + 1 + 12 + 4;
@@ -88,6 +93,8 @@ Options parseOptions(int argc, char **argv)
             options.waits = value == "1";
         else if (name == "--key")
             options.key = value;
+        else if (name == "--every")
+            options.everyMicros = std::strtod(value.c_str(), nullptr);
         else if (name == "--sessions")
             options.sessions = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
         else if (name == "--seconds")
@@ -162,6 +169,7 @@ struct Worker {
     CK_BYTE iv[12] = {1};
     CK_BYTE additional[additionalBytes] = {2};
     CK_GCM_PARAMS gcm{iv, sizeof iv, 96, additional, sizeof additional, 128};
+    CK_RSA_PKCS_PSS_PARAMS pss{CKM_SHA256, CKG_MGF1_SHA256, 32};
     uint64_t counter = 0;
     std::vector<float> micros;
 
@@ -273,9 +281,9 @@ struct Worker {
         }
     }
 
-    void sign(CK_MECHANISM_TYPE type, size_t length)
+    void sign(CK_MECHANISM_TYPE type, size_t length, void *params = nullptr, CK_ULONG bytes = 0)
     {
-        CK_MECHANISM mechanism{type, nullptr, 0};
+        CK_MECHANISM mechanism{type, params, bytes};
         CK_ULONG outLength = output.size();
         require(f.C_SignInit(h(), &mechanism, key), "C_SignInit");
         require(f.C_Sign(h(), input.data(), length, output.data(), &outLength), "C_Sign");
@@ -288,6 +296,8 @@ struct Worker {
         CK_ULONG length = output.size();
         if (op == "random") {
             require(f.C_GenerateRandom(h(), output.data(), options.bytes), "C_GenerateRandom");
+        } else if (op.ends_with("-pss")) {
+            sign(CKM_RSA_PKCS_PSS, 32, &pss, sizeof pss);
         } else if (op.starts_with("rsa")) {
             sign(CKM_RSA_PKCS, std::min<size_t>(options.bytes, 51));
         } else if (op == "p256-sign" || op == "p384-sign") {
@@ -364,15 +374,20 @@ int main(int argc, char **argv)
                                               std::chrono::duration<double>(options.seconds));
     std::vector<std::thread> threads;
     for (const std::unique_ptr<Worker> &worker : workers) {
-        threads.emplace_back([&worker, &operations, end] {
+        threads.emplace_back([&worker, &operations, &options, end] {
             worker->micros.reserve(1 << 20);
-            Clock::time_point before = Clock::now();
+            Clock::time_point before = Clock::now(), due = before;
             while (before < end) {
                 worker->perform();
                 const Clock::time_point after = Clock::now();
                 worker->micros.push_back(
                     std::chrono::duration<float, std::micro>(after - before).count());
-                before = after;
+                if (options.everyMicros > 0) {
+                    due += std::chrono::duration_cast<Clock::duration>(
+                        std::chrono::duration<double, std::micro>(options.everyMicros));
+                    std::this_thread::sleep_until(due);
+                }
+                before = Clock::now();
             }
             operations += worker->micros.size();
         });
