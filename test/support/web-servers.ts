@@ -167,7 +167,7 @@ function readIfThere(file: string): string {
 }
 
 /** What deploy/setup.sh looks for, in its order. */
-function findProgram(name: string): string {
+export function findProgram(name: string): string {
   const unpacked = fileURLToPath(new URL(`../../node_modules/.cache/${name}/${name}`, import.meta.url))
   return [`/usr/sbin/${name}`, unpacked].find((place) => existsSync(place)) ?? name
 }

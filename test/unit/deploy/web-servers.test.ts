@@ -8,6 +8,7 @@ import { encodeReferencePem } from '../../../src/tls-reference.ts'
 import { type CommandResult, run, runOk } from '../../support/command.ts'
 import { checkNginx } from '../../support/nginx.ts'
 import { buildProvider, writeOpensslConf } from '../../support/provider.ts'
+import { findProgram } from '../../support/web-servers.ts'
 
 const deploy = path.resolve(import.meta.dirname, '../../../deploy')
 const read = (file: string) => readFileSync(path.join(deploy, file), 'utf8')
@@ -52,13 +53,13 @@ ErrorLog ${folder}/error.log
 ${modules.map((name) => `LoadModule ${name}_module /usr/lib/apache2/modules/mod_${name}.so`).join('\n')}
 ${placed('apache/site.conf').replace('/var/www/html', folder)}`,
   )
-  return run('apache2', ['-t', '-f', file], { env: environment })
+  return run(findProgram('apache2'), ['-t', '-f', file], { env: environment })
 }
 
 const checkHaproxy = (environment: Readonly<Record<string, string>>): Promise<CommandResult> => {
   const file = path.join(folder, 'haproxy.cfg')
   writeFileSync(file, placed('haproxy/haproxy.cfg'))
-  return run('haproxy', ['-c', '-f', file], { env: environment })
+  return run(findProgram('haproxy'), ['-c', '-f', file], { env: environment })
 }
 
 describe('the site of', () => {
