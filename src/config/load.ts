@@ -50,7 +50,7 @@ export function parseConfig(text: string, file: string, environment: Environment
   if (problems.length > 0) throw new ProblemsError(problems)
 
   const config = complete(values as Mutable<Sections>, file, environment)
-  const found = [...checkSections(config), ...checkGroups(config), ...checkListeners(config)]
+  const found = [...checkSections(config), ...checkGroups(config), ...checkListeners(config), ...checkClusters(config)]
   if (found.length > 0) throw new ProblemsError(found)
   return deepFreeze(config)
 }
@@ -123,6 +123,22 @@ function checkGroups({ groups, tokens, defaultGroup }: Config): readonly Problem
     problems.push({ at: 'defaultGroup', cause, remedy: `name one of: ${Object.keys(groups).join(', ')}` })
   }
   return problems
+}
+
+/** Who may create custom key stores could otherwise claim the token, and spend its attempts at a PIN. */
+function checkClusters({ tokens, development }: Config): readonly Problem[] {
+  if (development) return []
+  return Object.entries(tokens).flatMap(([name, { clusterId, trustAnchorFile }]) =>
+    clusterId === undefined || trustAnchorFile !== undefined
+      ? []
+      : [
+          {
+            at: `tokens.${name}.trustAnchorFile`,
+            cause: 'is missing: any principal with kms:CreateCustomKeyStore could claim this cluster',
+            remedy: 'name the certificate that a store must present as its trust anchor',
+          },
+        ],
+  )
 }
 
 function checkListeners({ listen, insecure }: Config): readonly Problem[] {

@@ -98,7 +98,7 @@ export const tokens: Section<Readonly<Record<string, TokenConfig>>> = {
         trustAnchorFile: {
           type: 'string',
           description:
-            'Certificate (PEM) that CreateCustomKeyStore must present for this cluster; without it any certificate will do.',
+            'Certificate (PEM) that CreateCustomKeyStore must present for this cluster; needed but in development, where without it any certificate will do.',
           filePath: true,
         },
       },

@@ -161,6 +161,20 @@ describe('problems', () => {
   })
 })
 
+describe('the token of a custom key store', () => {
+  const cluster = { module: '/m.so', label: 'cluster', profile: 'softhsm', clusterId: 'cluster-2345abcdefg' } as const
+  const main = { module: '/m.so', label: 'main', pinFile: 'pin', profile: 'softhsm' } as const
+  const tokens = { main, cluster }
+
+  it('has a trust anchor, so that not everybody can claim it', () => {
+    expect(places({ tokens, development: false })).toEqual(['tokens.cluster.trustAnchorFile'])
+    expect(
+      places({ tokens: { main, cluster: { ...cluster, trustAnchorFile: 'ca.pem' } }, development: false }),
+    ).toEqual([])
+    expect(places({ tokens, development: true })).toEqual([])
+  })
+})
+
 describe('plain HTTP', () => {
   const listen = { kms: { address: '0.0.0.0' } }
 
