@@ -80,6 +80,19 @@ afterAll(async () => {
 
 const refused = (name: string) => ({ name, $metadata: { httpStatusCode: 400 } })
 
+describe('DeleteCustomKeyStore', () => {
+  it('removes a store without keys, whose name and cluster are free again', async () => {
+    const id = await createClusterStore(kms, { password, trustAnchor: certificates.ca, name: 'store' })
+    const { $metadata, ...members } = await kms.send(new DeleteCustomKeyStoreCommand({ CustomKeyStoreId: id }))
+    expect($metadata.httpStatusCode).toBe(200)
+    expect(members).toEqual({})
+    const gone = refused('CustomKeyStoreNotFoundException')
+    const again = kms.send(new DeleteCustomKeyStoreCommand({ CustomKeyStoreId: id }))
+    await expect(again).rejects.toMatchObject(gone)
+    await expect(describeStore(kms, id)).rejects.toMatchObject(gone)
+  })
+})
+
 describe('CreateCustomKeyStore', () => {
   const request = () => ({
     CustomKeyStoreName: 'store',
@@ -121,7 +134,7 @@ describe('CreateCustomKeyStore', () => {
   it('keeps the password out of the record', async () => {
     const records = await gateway.auditRecords()
     expect(records.at(-3)?.event ?? {}).toBeDefined()
-    const created = records.find(({ event }) => event.eventName === 'CreateCustomKeyStore' && event.errorCode == null)
+    const created = records.findLast(({ event }) => event.eventName === 'CreateCustomKeyStore' && event.errorCode == null)
     expect(created?.event).toMatchObject({
       requestParameters: { customKeyStoreName: 'store', cloudHsmClusterId: clusterId },
       responseElements: { customKeyStoreId: storeId },
