@@ -118,17 +118,23 @@ it(
   },
 )
 
-it('serves when systemd-socket-activate hands it the socket at the first connection', patience, async () => {
-  await using token = await createTestToken()
-  const config = await writeServeConfig(token)
-  const file = path.join(token.directory, 'first.sock')
-  const through = ['/usr/bin/systemd-socket-activate', '--fdname=offload', '-l', file, '-E', 'PATH', '-E', 'HOME']
-  await using running = startHsmgate(['serve', '--config', config, '--json'], {}, through)
-  await running.output(/Listening on/)
-  // The program starts because of this connection, and answers it.
-  await using client = await connectHks(file)
-  await client.ping()
-})
+// A machine without systemd has the same from bash and Python, above.
+const activator = '/usr/bin/systemd-socket-activate'
+it.skipIf(!existsSync(activator))(
+  'serves when systemd hands it the socket at the first connection',
+  patience,
+  async () => {
+    await using token = await createTestToken()
+    const config = await writeServeConfig(token)
+    const file = path.join(token.directory, 'first.sock')
+    const through = [activator, '--fdname=offload', '-l', file, '-E', 'PATH', '-E', 'HOME']
+    await using running = startHsmgate(['serve', '--config', config, '--json'], {}, through)
+    await running.output(/Listening on/)
+    // The program starts because of this connection, and answers it.
+    await using client = await connectHks(file)
+    await client.ping()
+  },
+)
 
 it('refuses to start with an inherited socket of a door that there is not', patience, async () => {
   await using token = await createTestToken()
