@@ -18,7 +18,7 @@ const usage = `npm run bench -- [options]
   --only authorize,speed,memory,growth   parts to run (default: all); the start is always measured
   --operations a,b             operations whose name contains one of these words
   --connections 1,8,64         connections of the load
-  --rounds n, --seconds s      rounds of each measurement (4) and their length (0.4)
+  --rounds n, --seconds s      rounds of each measurement (3) and their length (1)
   --profile folder             CPU profiles of gateway and workers, for reading with Chrome or speedscope
   --keep                       keeps the temporary folder
 `
@@ -28,8 +28,8 @@ const { values } = parseArgs({
     only: { type: 'string', default: 'authorize,speed,memory,growth' },
     operations: { type: 'string', default: '' },
     connections: { type: 'string', default: '1,8,64' },
-    rounds: { type: 'string', default: '4' },
-    seconds: { type: 'string', default: '0.4' },
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '1' },
     profile: { type: 'string' },
     keep: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
