@@ -134,7 +134,9 @@ describe('CreateCustomKeyStore', () => {
   it('keeps the password out of the record', async () => {
     const records = await gateway.auditRecords()
     expect(records.at(-3)?.event ?? {}).toBeDefined()
-    const created = records.findLast(({ event }) => event.eventName === 'CreateCustomKeyStore' && event.errorCode == null)
+    const created = records.findLast(
+      ({ event }) => event.eventName === 'CreateCustomKeyStore' && event.errorCode == null,
+    )
     expect(created?.event).toMatchObject({
       requestParameters: { customKeyStoreName: 'store', cloudHsmClusterId: clusterId },
       responseElements: { customKeyStoreId: storeId },
