@@ -5,9 +5,10 @@
 import type { SigV4Verifier } from '../../authenticate/authenticate.ts'
 import type { GatewayError } from '../../error.ts'
 import type { Pipeline } from '../../pipeline.ts'
+import type { ListenAddress } from '../descriptor.ts'
 import { describeError } from './dialect.ts'
 import { createJsonProtocol } from './json-protocol.ts'
-import { createListener, type ListenAddress, type Listener, type ListenerLimits } from './listener.ts'
+import { createListener, type Listener, type ListenerLimits } from './listener.ts'
 import type { KmsParts } from './operations/key-operation.ts'
 import { createOperations } from './operations/registry.ts'
 import {

@@ -3,13 +3,14 @@
  * nothing of operations. While it closes it accepts nothing new, answers what is under way and ends each connection after it.
  */
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { TLSSocket, Server as TlsServer } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Source } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
-import { descriptorOf } from '../descriptor.ts'
+import { afterPendingAnswer, endWith, isBeyondAnswer } from '../broken-http.ts'
+import { descriptorOf, type ListenAddress, listenAt } from '../descriptor.ts'
 import { takeLeave } from '../farewell.ts'
 import { renderFailure } from './json-protocol.ts'
 import { KmsError } from './kms-error.ts'
@@ -45,11 +46,6 @@ export const defaultLimits: ListenerLimits = Object.freeze({
 
 /** What nearly every request stays below: a key policy of 32 KiB as JSON in JSON fits. */
 const largeBodyBytes = 64 * 1024
-
-export type ListenAddress =
-  | { readonly host: string; readonly port: number }
-  /** A listening socket that this process inherited. */
-  | { readonly fd: number }
 
 export interface ListenerOptions {
   readonly answer: WireProtocol
@@ -147,7 +143,7 @@ export function createListener(options: ListenerOptions): Listener {
     response.writeHead(417, { 'content-type': contentType, connection: 'close' }).end(body)
   })
   server.on('connect', (_request: IncomingMessage, socket: Socket) =>
-    endWith(socket, 405, 'Method Not Allowed', new KmsError('UnknownOperation')),
+    refuseAndEnd(socket, '405 Method Not Allowed', new KmsError('UnknownOperation')),
   )
 
   async function close(): Promise<void> {
@@ -160,13 +156,7 @@ export function createListener(options: ListenerOptions): Listener {
   return {
     async listen(address) {
       await app.ready()
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(address, () => {
-          server.off('error', reject)
-          resolve()
-        })
-      })
+      await listenAt(server, address)
       return server.address() as AddressInfo
     },
     close() {
@@ -247,11 +237,8 @@ function wordFrameworkError(error: unknown): KmsError {
 
 /** Broken HTTP: there is no request to answer, only a connection to end. */
 function refuseConnection(error: Error, socket: Socket, onRefused: (name: string, cause: unknown) => void): void {
+  if (isBeyondAnswer(error, socket)) return
   const { code } = error as NodeJS.ErrnoException
-  if (code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
-  }
   if (code === 'HPE_HEADER_OVERFLOW') {
     refused('RequestTooLarge', 431, 'Request Header Fields Too Large', 'Request headers are too large')
   } else if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
@@ -267,23 +254,11 @@ function refuseConnection(error: Error, socket: Socket, onRefused: (name: string
     text: string,
   ) {
     onRefused(name, error)
-    const end = () => endWith(socket, status, reason, new KmsError(name, text))
-    // An earlier request of the same connection, itself complete, may still wait for its answer, which must come first.
-    const pending = (socket as { _httpMessage?: ServerResponse | null })._httpMessage
-    if (pending?.req.complete === true) pending.once('finish', end)
-    else end()
+    afterPendingAnswer(socket, () => refuseAndEnd(socket, `${status} ${reason}`, new KmsError(name, text)))
   }
 }
 
-function endWith(socket: Socket, status: number, reason: string, error: KmsError): void {
+function refuseAndEnd(socket: Socket, status: string, error: KmsError): void {
   const { body, contentType } = renderFailure(error)
-  const head = [
-    `HTTP/1.1 ${status} ${reason}`,
-    `Date: ${new Date().toUTCString()}`,
-    `Content-Type: ${contentType}`,
-    `x-amzn-RequestId: ${randomUUID()}`,
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-  ]
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+  endWith(socket, status, [`Content-Type: ${contentType}`, `x-amzn-RequestId: ${randomUUID()}`], body)
 }

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { TlsBinding } from '../../authenticate/tls-bindings.ts'
 import type { Source } from '../../call.ts'
+import { findPeer } from '../descriptor.ts'
 
 export type Peer =
   | { readonly kind: 'local'; readonly uid: number; readonly gid: number; readonly pid: number }
@@ -37,16 +38,9 @@ export function sourceOf(peer: Peer, app: string): Source {
 
 export type PeerCredentials = (fd: number) => { readonly pid: number; readonly uid: number; readonly gid: number }
 
-/** Node keeps the descriptor of a socket to itself (`_handle.fd`); without it the peer is nobody. */
 export function findLocalPeer(socket: Socket, peerCredentials: PeerCredentials): Peer | undefined {
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd
-  if (fd === undefined || fd < 0) return undefined
-  try {
-    const { uid, gid, pid } = peerCredentials(fd)
-    return Object.freeze({ kind: 'local', uid, gid, pid })
-  } catch {
-    return undefined
-  }
+  const found = findPeer(socket, peerCredentials)
+  return found && Object.freeze({ kind: 'local', uid: found.uid, gid: found.gid, pid: found.pid })
 }
 
 export function findRelayPeer(socket: TLSSocket): Peer | undefined {

@@ -8,6 +8,7 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { deadlineIn, type Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { Operation, Pipeline } from '../../pipeline.ts'
+import { findPeer } from '../descriptor.ts'
 import { createCommandOperation } from './command-operation.ts'
 import { describeOperatorError } from './dialect.ts'
 import type { OperatorCommand } from './operator-command.ts'
@@ -94,17 +95,6 @@ function authenticatePeer({ partition, account }: CommandSocketParts, peer: Peer
     principalId: name,
     userName: name,
   })
-}
-
-/** Node keeps the descriptor of a socket to itself (`_handle.fd`); without it the peer is nobody. */
-function findPeer(socket: Socket, peerCredentials: (fd: number) => Peer): Peer | undefined {
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd
-  if (fd === undefined || fd < 0) return undefined
-  try {
-    return peerCredentials(fd)
-  } catch {
-    return undefined
-  }
 }
 
 function refuse(reply: FastifyReply, error: GatewayError): FastifyReply {

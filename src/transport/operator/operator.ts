@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net'
 import type { Config, HttpListener } from '../../config/config.ts'
 import type { GatewayError } from '../../error.ts'
 import { ProblemsError } from '../../problem.ts'
-import { descriptorOf, listenOn } from '../descriptor.ts'
+import { descriptorOf, listenAt } from '../descriptor.ts'
 import { giveUpPath, listenOnPath } from '../unix-socket.ts'
 import { type CommandSocketParts, closeApp, createCommandSocket } from './command-socket.ts'
 import { describeOperatorError as describe } from './dialect.ts'
@@ -39,7 +39,7 @@ export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
       const given = inherited.get('operator')
       if (given === undefined) {
         await listenOnPath(commands.server, { file: socket, mode: 0o600, option: 'listen.operator.socket' })
-      } else await listenOn(commands.server, given)
+      } else await listenAt(commands.server, { fd: given })
       listeners.push(['operator', descriptorOf(commands.server)])
       if (!http) return undefined
       const status = createStatusServer(parts, {
@@ -58,7 +58,7 @@ export function createOperatorDoor(parts: OperatorDoorParts): OperatorDoor {
         if (given === undefined) await status.listen({ host: http.address, port: http.port })
         else {
           await status.ready()
-          await listenOn(status.server, given)
+          await listenAt(status.server, { fd: given })
         }
         listeners.push(['operator-http', descriptorOf(status.server)])
       } catch (cause) {

@@ -7,7 +7,8 @@ import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { AddressInfo, Socket } from 'node:net'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import { descriptorOf } from '../descriptor.ts'
+import { afterPendingAnswer, endWith, isBeyondAnswer } from '../broken-http.ts'
+import { descriptorOf, type ListenAddress, listenAt } from '../descriptor.ts'
 import { takeLeave } from '../farewell.ts'
 import { createArrivingRequests } from './arriving-requests.ts'
 import { renderError } from './dialect.ts'
@@ -81,11 +82,6 @@ export interface ListenerOptions {
   readonly tls?: ListenerTls
   readonly onRefused?: (name: string, cause: unknown) => void
 }
-
-export type ListenAddress =
-  | { readonly host: string; readonly port: number }
-  /** A listening socket that this process inherited. */
-  | { readonly fd: number }
 
 export interface Listener extends AsyncDisposable {
   listen(address: ListenAddress): Promise<AddressInfo>
@@ -183,7 +179,7 @@ export function createListener(options: ListenerOptions): Listener {
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     // the compatibility layer of HTTP/2 answers CONNECT like any method
     if (typeof socket.end === 'function' && 'remoteAddress' in socket) {
-      endWith(socket, 405, 'Method Not Allowed', new XksError('MethodNotAllowed'))
+      refuseAndEnd(socket, '405 Method Not Allowed', new XksError('MethodNotAllowed'))
     }
   })
 
@@ -197,13 +193,7 @@ export function createListener(options: ListenerOptions): Listener {
   return {
     async listen(address) {
       await app.ready()
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(address, () => {
-          server.off('error', reject)
-          resolve()
-        })
-      })
+      await listenAt(server, address)
       return server.address() as AddressInfo
     },
     descriptor: () => descriptorOf(server),
@@ -318,11 +308,8 @@ function wordFrameworkError(error: unknown): XksError {
 
 /** Broken HTTP: there is no request to answer, only a connection to end. */
 function refuseConnection(error: Error, socket: Socket, onRefused: (name: string, cause: unknown) => void): void {
+  if (isBeyondAnswer(error, socket)) return
   const { code } = error as NodeJS.ErrnoException
-  if (code === 'ECONNRESET' || !socket.writable) {
-    socket.destroy()
-    return
-  }
   const isLate = code === 'ERR_HTTP_REQUEST_TIMEOUT'
   const isLong = code === 'HPE_HEADER_OVERFLOW'
   const text = isLong ? 'The headers are too long.' : 'The request is not valid HTTP.'
@@ -330,21 +317,10 @@ function refuseConnection(error: Error, socket: Socket, onRefused: (name: string
     ? new XksError('RequestTimedOut', 'The request did not arrive in time.')
     : new XksError('RequestMalformed', text)
   onRefused(refusal.xksCode, error)
-  const end = () => endWith(socket, isLate ? 408 : 400, isLate ? 'Request Timeout' : 'Bad Request', refusal)
-  // an earlier request of the same connection, itself complete, may still wait for its answer, which must come first
-  const pending = (socket as { _httpMessage?: ServerResponse | null })._httpMessage
-  if (pending?.req.complete === true) pending.once('finish', end)
-  else end()
+  const status = isLate ? '408 Request Timeout' : '400 Bad Request'
+  afterPendingAnswer(socket, () => refuseAndEnd(socket, status, refusal))
 }
 
-function endWith(socket: Socket, status: number, reason: string, error: XksError): void {
-  const { body } = renderError(error)
-  const head = [
-    `HTTP/1.1 ${status} ${reason}`,
-    `Date: ${new Date().toUTCString()}`,
-    `Content-Type: ${json}`,
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Connection: close',
-  ]
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+function refuseAndEnd(socket: Socket, status: string, error: XksError): void {
+  endWith(socket, status, [`Content-Type: ${json}`], renderError(error).body)
 }
