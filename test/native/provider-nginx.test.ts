@@ -12,6 +12,7 @@ import { runOk } from '../support/command.ts'
 import { type HksEndpoint, type HksKey, startHksEndpoint } from '../support/hks-endpoint.ts'
 import { checkNginx, findFreePort, type NginxOptions, startNginx } from '../support/nginx.ts'
 import { buildProvider, writeOpensslConf } from '../support/provider.ts'
+import { startVisits } from '../support/tls-sites.ts'
 
 const template = readFileSync(path.join(import.meta.dirname, '../../deploy/openssl/openssl.cnf'), 'utf8')
 let endpoint: HksEndpoint
@@ -75,34 +76,10 @@ function fetch(port: number, ca: readonly HksKey[], tls: object = {}): Promise<F
 }
 
 /** Clients that fetch without a pause until they are told to stop. */
-function startLoad(port: number, clients: number) {
-  const failures: unknown[] = []
-  let isDone = false
-  let served = 0
-  const client = async () => {
-    while (!isDone) {
-      try {
-        expect((await fetch(port, [ec])).body).toBe('TLSv1.3 .\n')
-        served++
-      } catch (failure) {
-        failures.push(failure)
-      }
-    }
-  }
-  const running = Array.from({ length: clients }, client)
-  return {
-    failures,
-    served: () => served,
-    async servedMore(count: number): Promise<void> {
-      const enough = served + count
-      while (served < enough && failures.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
-    },
-    async stop(): Promise<void> {
-      isDone = true
-      await Promise.all(running)
-    },
-  }
-}
+const startLoad = (port: number, clients: number) =>
+  startVisits(clients, async () => {
+    expect((await fetch(port, [ec])).body).toBe('TLSv1.3 .\n')
+  })
 
 describe('nginx', () => {
   it('serves RSA and ECDSA from one site, one signature for each handshake', async () => {
@@ -176,7 +153,7 @@ describe('nginx', () => {
     await using _nginx = await startNginx(port, { ...site(port, pair(ec)), env: patient, workers: 2 })
     const load = startLoad(port, 4)
     for (let round = 0; round < 5; round++) {
-      await load.servedMore(5)
+      await load.more(5)
       await endpoint.stop()
       await endpoint.start()
     }

@@ -106,16 +106,23 @@ export function visit(port: number, sites: readonly Pick<TlsSite, 'certificate'>
   })
 }
 
-/** Clients that visit without a pause until they are told to stop. */
+/** Clients that visit a site without a pause until they are told to stop. */
 export function startVisitors(port: number, site: TlsSite, clients: number) {
+  return startVisits(clients, async () => {
+    const { status, isReused } = await visit(port, [site])
+    if (status !== 204 || isReused) throw new Error(`${status} ${isReused}`)
+  })
+}
+
+/** Clients that do one thing without a pause until they are told to stop; `visitOnce` rejects when it failed. */
+export function startVisits(clients: number, visitOnce: () => Promise<void>) {
   const failures: unknown[] = []
   let isDone = false
   let served = 0
   const client = async () => {
     while (!isDone) {
       try {
-        const { status, isReused } = await visit(port, [site])
-        if (status !== 204 || isReused) throw new Error(`${status} ${isReused}`)
+        await visitOnce()
         served++
       } catch (failure) {
         failures.push(failure)
