@@ -6,11 +6,10 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { connect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runOk } from '../support/command.ts'
 import { findFreePort, type NginxOptions, startNginx, startNginxDaemon } from '../support/nginx.ts'
 import { isAlive } from '../support/served-gateway.ts'
 import { openServedSite, type ServedSite, startCrowd } from '../support/served-site.ts'
-import { startVisitors, visit } from '../support/tls-sites.ts'
+import { makeKeyFileSite, startVisitors, visit } from '../support/tls-sites.ts'
 import { nginxSite, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 const patience = { timeout: 180_000 }
@@ -124,13 +123,9 @@ describe('a gateway that is frozen', () => {
   it('leaves sites with keys in files alone once the breaker is open', patience, async () => {
     const { site, sites, gateway } = served
     const deadlineMs = 600
-    const own = path.join(sites.folder, 'own')
-    const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '2']
-    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', `${own}.key`]
-    await runOk('openssl', ['req', '-x509', ...newKey, ...names, '-out', `${own}.crt`])
-    const inFile = { certificate: `${own}.crt`, reference: `${own}.key` }
+    const inFile = await makeKeyFileSite(path.join(sites.folder, 'own'))
     const [port, filePort] = [await findFreePort(), await findFreePort()]
-    const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${own}.crt; ssl_certificate_key ${own}.key;
+    const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${inFile.certificate}; ssl_certificate_key ${inFile.reference};
       location / { return 204; } }`
     const env = { ...sites.env, HSMGATE_DEADLINE_MS: String(deadlineMs) }
     await using nginx = await startNginx(port, { env, http: nginxSite({ port, pairs: [site], more: neighbour }) })

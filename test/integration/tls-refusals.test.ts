@@ -4,20 +4,17 @@
  */
 import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes, verify } from 'node:crypto'
-import { once } from 'node:events'
 import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import path from 'node:path'
-import type { TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { run, runOk } from '../support/command.ts'
+import { run } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
-import { findFreePort, startNginx } from '../support/nginx.ts'
-import { type OffloadRecord, offloadRecords } from '../support/offload.ts'
+import { findFreePort } from '../support/nginx.ts'
+import { recordsDuring } from '../support/offload.ts'
 import { buildProvider, providerModule } from '../support/provider.ts'
 import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
-import { nginxSite, startNginxSite } from '../support/web-servers.ts'
+import { curlUpstream, startUpstream } from '../support/tls-upstream.ts'
+import { startNginxSite } from '../support/web-servers.ts'
 
 const isRoot = process.getuid?.() === 0
 const stranger = 65_534
@@ -53,12 +50,7 @@ const withProvider = (program: string, args: readonly string[], env = sites.env)
   run(program, args, { env: { PATH: process.env.PATH ?? '', ...env } })
 const openssl = (...args: string[]) => withProvider('openssl', args)
 
-/** What `work` adds to the journal for a site. */
-async function recordsOf(site: TlsSite, work: () => Promise<unknown>): Promise<readonly OffloadRecord[]> {
-  const before = (await offloadRecords(gateway, site.name)).length
-  await work()
-  return (await offloadRecords(gateway, site.name)).slice(before)
-}
+const recordsOf = (site: TlsSite, work: () => Promise<unknown>) => recordsDuring(gateway, site.name, work)
 
 describe('a stolen key reference', () => {
   it.runIf(isRoot)('signs nothing for another user', async () => {
@@ -168,97 +160,10 @@ describe('a key for servers of TLS 1.3', () => {
   it('proves nobody as a client', async () => {
     await using server = await startUpstream(site)
     const records = await recordsOf(site, async () => {
-      const { status, stderr } = await curl(server, site)
+      const { status, stderr } = await curlUpstream(server, site, sites.env, '--tlsv1.3')
       expect(status).not.toBe(0)
       expect(stderr).toContain('gateway denied the signature')
     })
     expect(records).toEqual(refused('a message', 'curl'))
   })
 })
-
-describe('a key for clients of TLS 1.3', () => {
-  let site: TlsSite
-  beforeAll(async () => {
-    site = await sites.make('RSA_2048', { policies: 'tls13-client' })
-  })
-  const signed = (app: string) => [
-    expect.objectContaining({ additionalEventData: expect.objectContaining({ app, policy: 'tls13-client' }) }),
-  ]
-
-  it('proves curl to a server', async () => {
-    await using server = await startUpstream(site)
-    const records = await recordsOf(site, async () => {
-      const { stdout, stderr } = await curl(server, site)
-      expect([stdout.toString(), stderr]).toEqual(['rsa', ''])
-    })
-    expect(records).toEqual(signed('curl'))
-  })
-
-  it('proves NGINX to its upstream', async () => {
-    await using server = await startUpstream(site)
-    const front = await sites.make('ECC_NIST_P256', { policies: 'tls13-server' })
-    const port = await findFreePort()
-    const proxyPort = await findFreePort()
-    const proxy = `server { listen 127.0.0.1:${proxyPort} ssl; ssl_certificate ${front.certificate}; ssl_certificate_key ${front.reference};
-      location / { proxy_pass https://127.0.0.1:${server.port}; proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;
-        proxy_ssl_certificate ${server.clientCertificate}; proxy_ssl_certificate_key ${site.reference}; } }`
-    const http = nginxSite({ port, pairs: [front], more: proxy })
-    await using _nginx = await startNginx(port, { env: sites.env, http })
-    const records = await recordsOf(site, async () =>
-      expect(await visit(proxyPort, [front])).toMatchObject({ status: 200, keyType: 'ec' }),
-    )
-    expect(records).toEqual(signed('nginx'))
-  })
-
-  it('serves no site', async () => {
-    const port = await findFreePort()
-    await using _nginx = await startNginxSite({ port, pairs: [site], env: sites.env })
-    const records = await recordsOf(site, () => expect(visit(port, [site])).rejects.toThrow(/alert internal error/))
-    expect(records).toEqual([expect.objectContaining({ errorCode: 'PolicyDenied' })])
-  })
-})
-
-interface Upstream extends AsyncDisposable {
-  readonly port: number
-  /** Of the client, with the key that it was started for. */
-  readonly clientCertificate: string
-}
-
-/** An HTTPS server that lets in who proves to have the key of `client`, and answers the type of that key. */
-async function startUpstream(client: TlsSite): Promise<Upstream> {
-  const [key, certificate, clientCertificate] = [file('upstream.key'), file('upstream.crt'), file('client.crt')]
-  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '2']
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', key]
-  await runOk('openssl', ['req', '-x509', ...newKey, ...names, '-out', certificate])
-  const publicKey = file('client.pub', client.publicKey.export({ type: 'spki', format: 'pem' }))
-  const issuer = ['-CA', certificate, '-CAkey', key, '-days', '2']
-  const subject = ['-subj', '/CN=client', '-force_pubkey', publicKey]
-  await runOk('openssl', ['x509', '-new', ...subject, ...issuer, '-out', clientCertificate])
-  const server: Server = createServer(
-    {
-      key: readFileSync(key),
-      cert: readFileSync(certificate),
-      ca: readFileSync(certificate),
-      requestCert: true,
-      rejectUnauthorized: true,
-    },
-    ({ socket }, response) => response.end((socket as TLSSocket).getPeerX509Certificate()?.publicKey.asymmetricKeyType),
-  )
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return {
-    port: (server.address() as AddressInfo).port,
-    clientCertificate,
-    async [Symbol.asyncDispose]() {
-      server.close()
-      server.closeAllConnections()
-      await once(server, 'close')
-    },
-  }
-}
-
-function curl({ port, clientCertificate }: Upstream, { reference }: TlsSite) {
-  const place = ['--connect-to', `localhost:443:127.0.0.1:${port}`, 'https://localhost/']
-  const client = ['--cert', clientCertificate, '--key', reference, '--cacert', file('upstream.crt')]
-  return withProvider('curl', ['-sS', '--tlsv1.3', ...client, ...place])
-}

@@ -75,3 +75,14 @@ export async function offloadRecords(gateway: TestGateway, name?: string): Promi
     .filter(({ eventSource }) => eventSource === 'hsmgate.offload')
     .filter(({ userIdentity }) => name === undefined || userIdentity.arn.endsWith(`:user/hsmgate/tls/${name}`))
 }
+
+/** What `work` adds to the journal for a binding. */
+export async function recordsDuring(
+  gateway: TestGateway,
+  name: string,
+  work: () => Promise<unknown>,
+): Promise<readonly OffloadRecord[]> {
+  const before = (await offloadRecords(gateway, name)).length
+  await work()
+  return (await offloadRecords(gateway, name)).slice(before)
+}

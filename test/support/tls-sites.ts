@@ -10,6 +10,7 @@ import type { TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import type { Question } from '../../src/cli/operator-client.ts'
 import { encodeReferencePem } from '../../src/tls-reference.ts'
+import { runOk } from './command.ts'
 import { type BindOptions, type BoundKey, bindKey, createTlsKey } from './offload.ts'
 import { writeOpensslConf } from './provider.ts'
 
@@ -71,6 +72,20 @@ export function openTlsSites(gateway: Asked, socket: string, deadlineMs = 5000):
   }
 }
 
+const newKeys = { ec: ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'], ed25519: ['ed25519'] }
+
+/** What a site for `localhost` has without a token: a certificate, and in place of the reference its private key; `<place>.crt` and `.key`. */
+export async function makeKeyFileSite(
+  place: string,
+  keyType: keyof typeof newKeys = 'ec',
+): Promise<Pick<TlsSite, 'certificate' | 'reference'>> {
+  const [certificate, reference] = [`${place}.crt`, `${place}.key`]
+  const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '2']
+  const newKey = ['-newkey', ...newKeys[keyType], '-noenc', '-keyout', reference]
+  await runOk('openssl', ['req', '-x509', ...newKey, ...names, '-out', certificate])
+  return { certificate, reference }
+}
+
 export interface Visit {
   readonly status: number
   /** TLS version, e.g. `TLSv1.3`. */
@@ -80,18 +95,22 @@ export interface Visit {
   readonly isReused: boolean
 }
 
-/** One request on a connection of its own; the certificate is verified. */
-export function visit(port: number, sites: readonly Pick<TlsSite, 'certificate'>[], tls: object = {}): Promise<Visit> {
+/** One request on a connection of its own; the certificate is verified. `options`: of TLS and of the request. */
+export function visit(
+  port: number,
+  sites: readonly Pick<TlsSite, 'certificate'>[],
+  options: object = {},
+): Promise<Visit> {
   return new Promise((resolve, reject) => {
-    const options = {
+    const all = {
       port,
       host: '127.0.0.1',
       servername: 'localhost',
       agent: false,
       ca: sites.map(({ certificate }) => readFileSync(certificate)),
-      ...tls,
+      ...options,
     }
-    get(options, (response) => {
+    get(all, (response) => {
       const socket = response.socket as TLSSocket
       const visited = {
         status: response.statusCode ?? 0,

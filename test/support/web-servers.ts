@@ -9,6 +9,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { type Nginx, startNginx } from './nginx.ts'
 
@@ -27,6 +28,13 @@ export interface SiteOptions {
   readonly env: Readonly<Record<string, string>>
   /** Lines of the server's own configuration. */
   readonly more?: string
+}
+
+export interface Haproxy extends WebServer {
+  /** The file of the certificate and its key, by which commands name it. */
+  readonly pem: string
+  /** A command of the runtime API; answers what HAProxy says. */
+  ask(command: string): Promise<string>
 }
 
 const isRoot = process.getuid?.() === 0
@@ -51,8 +59,11 @@ export function nginxSite({ port, pairs, more = '' }: Omit<SiteOptions, 'env'>):
   server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} location / { return 204; } } ${more}`
 }
 
-/** `mpm`: event or prefork. */
-export async function startApache(mpm: 'event' | 'prefork', site: SiteOptions): Promise<WebServer> {
+/** `mpm`: event or prefork. `main`: lines behind the site, outside of its virtual host. */
+export async function startApache(
+  mpm: 'event' | 'prefork',
+  site: SiteOptions & { readonly main?: string },
+): Promise<WebServer> {
   const folder = newFolder('apache')
   const modules = [`mpm_${mpm}`, 'authz_core', 'ssl', 'alias']
   const file = path.join(folder, 'apache2.conf')
@@ -79,6 +90,7 @@ ${site.pairs.map(({ certificate, reference }) => `  SSLCertificateFile ${certifi
   Redirect 204 /
   ${site.more ?? ''}
 </VirtualHost>
+${site.main ?? ''}
 `,
   )
   const child = spawn(findProgram('apache2'), ['-D', 'FOREGROUND', '-f', file], {
@@ -100,8 +112,10 @@ ${site.pairs.map(({ certificate, reference }) => `  SSLCertificateFile ${certifi
   }
 }
 
-/** In master-worker mode, which reloads. */
-export async function startHaproxy(site: SiteOptions & { readonly isAsync?: boolean }): Promise<WebServer> {
+/** In master-worker mode, which reloads. `bind`: more words of the site's `bind` line. */
+export async function startHaproxy(
+  site: SiteOptions & { readonly isAsync?: boolean; readonly bind?: string },
+): Promise<Haproxy> {
   const folder = newFolder('haproxy')
   // Certificates for the same name are one bundle: files that differ in their suffix.
   const pem = path.join(folder, 'site.pem')
@@ -117,6 +131,7 @@ export async function startHaproxy(site: SiteOptions & { readonly isAsync?: bool
     `global
   nbthread 2
   ${isRoot ? 'user www-data\n  group www-data' : ''}
+  stats socket ${folder}/admin.sock level admin
   ${site.isAsync ? 'ssl-mode-async' : ''}
   tune.ssl.cachesize 0
   ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
@@ -127,7 +142,7 @@ defaults
   timeout server 10s
   option httpclose
 frontend site
-  bind 127.0.0.1:${site.port} ssl crt ${pem}
+  bind 127.0.0.1:${site.port} ssl crt ${pem} ${site.bind ?? ''}
   http-request return status 204
   ${site.more ?? ''}
 `,
@@ -144,6 +159,12 @@ frontend site
   const server = await supervise(child, folder, site.port, errorLog, 'SIGTERM')
   return {
     ...server,
+    pem,
+    ask(command) {
+      const socket = connect(path.join(folder, 'admin.sock'))
+      socket.end(`${command}\n`)
+      return text(socket)
+    },
     async reload() {
       const count = (pattern: RegExp) => said.match(pattern)?.length ?? 0
       const reloads = () => count(/Reloading HAProxy/g)
