@@ -5,12 +5,13 @@ import { openRelayObserver, type RelayObserver } from '../observe/relay-events.t
 import { ProblemsError } from '../problem.ts'
 import { loadRelayConfig, type RelayConfig } from '../relay/config.ts'
 import { type Credentials, loadCredentials } from '../relay/credentials.ts'
-import { openRelay, type Relay } from '../relay/relay.ts'
+import { daysUntil, openRelay, type Relay, type RelayEvents } from '../relay/relay.ts'
 import { takeInheritedListeners } from '../transport/inherited-listeners.ts'
 import { listenForStop } from './run-gateway.ts'
 import type { Terminal } from './terminal.ts'
 
-const dayMs = 86_400_000
+const ownCertificate = 'the certificate of the relay'
+const gatewayCertificate = 'the certificate of a gateway'
 const hourMs = 3_600_000
 /** Before its end a certificate is worth a warning. */
 const warnDays = 21
@@ -26,33 +27,39 @@ export async function runRelay(
 ): Promise<void> {
   using signals = listenForStop(terminal, ['SIGINT', 'SIGTERM'])
   const config = loadRelayConfig(file, terminal.environment)
-  let credentials = loadCredentials(config)
+  const credentials = loadCredentials(config)
   const observer = openRelayObserver(config.logLevel)
   const { peerCredentials, notifyServiceManager } = loadAddon()
   try {
     const inherited = takeInheritedListeners()
-    await using relay = await openRelay({ config, credentials, events: observer, peerCredentials, inherited })
+    const events: RelayEvents = {
+      ...observer,
+      gatewayUp(gateway, notAfter) {
+        observer.gatewayUp(gateway, notAfter)
+        noteExpiry(observer, gatewayCertificate, notAfter, { gateway })
+      },
+    }
+    await using relay = await openRelay({ config, credentials, events, peerCredentials, inherited })
     const { subject, digest } = credentials
     observer.note('info', 'relay started', { subject, digest, sockets: relay.endpoints.join(' ') })
-    noteExpiry(observer, credentials)
+    noteExpiry(observer, ownCertificate, credentials.notAfter)
     ready(relay, credentials)
     if (terminal.environment.NOTIFY_SOCKET) notifyServiceManager(terminal.environment.NOTIFY_SOCKET, 'READY=1')
 
     let renewal = Promise.resolve()
     const onHangUp = () => {
-      renewal = renewal.then(async () => {
-        credentials = (await renew(observer, relay, file, terminal, config)) ?? credentials
-      })
+      renewal = renewal.then(() => renew(observer, relay, file, terminal, config))
     }
     const report = () => observer.note('info', 'relay status', { ...relay.status(), local: observer.counts() })
     process.on('SIGHUP', onHangUp)
     process.on('SIGUSR1', report)
-    const timers = [setInterval(() => noteExpiry(observer, credentials), expiryCheckMs)]
-    if (config.reportSeconds > 0) timers.push(setInterval(reportChanges(relay, report), config.reportSeconds * 1000))
+    using _expiries = watchExpiries(observer, relay)
+    const reports =
+      config.reportSeconds > 0 ? setInterval(reportChanges(relay, report), config.reportSeconds * 1000) : undefined
     try {
       await signals.stop
     } finally {
-      for (const timer of timers) clearInterval(timer)
+      clearInterval(reports)
       process.off('SIGHUP', onHangUp)
       process.off('SIGUSR1', report)
       observer.note('info', 'relay ends: answering what is open')
@@ -62,14 +69,14 @@ export async function runRelay(
   }
 }
 
-/** The new credentials, or undefined: the relay then goes on with what it has. */
+/** Where something is wrong the relay goes on with what it has. */
 async function renew(
   observer: RelayObserver,
   relay: Relay,
   file: string,
   terminal: Terminal,
   running: RelayConfig,
-): Promise<Credentials | undefined> {
+): Promise<void> {
   try {
     const config = loadRelayConfig(file, terminal.environment)
     const credentials = loadCredentials(config)
@@ -77,7 +84,7 @@ async function renew(
     if (reasons !== undefined) {
       const detail = reasons.join('; ')
       observer.note('error', 'not renewed: no gateway takes it; the relay goes on as before', { detail })
-      return undefined
+      return
     }
     const needRestart = changedOptions(running, config)
     observer.note('info', 'renewed', {
@@ -85,12 +92,10 @@ async function renew(
       validUntil: new Date(credentials.notAfter).toISOString(),
       ...(needRestart.length > 0 && { needRestart: needRestart.join(', ') }),
     })
-    noteExpiry(observer, credentials)
-    return credentials
+    noteExpiry(observer, ownCertificate, credentials.notAfter)
   } catch (cause) {
     if (!(cause instanceof ProblemsError)) throw cause
     observer.note('error', 'not renewed; the relay goes on as before', { detail: cause.message })
-    return undefined
   }
 }
 
@@ -101,12 +106,34 @@ function changedOptions(running: RelayConfig, next: RelayConfig): readonly strin
   )
 }
 
-function noteExpiry(observer: RelayObserver, { notAfter }: Credentials): void {
-  const daysLeft = Math.floor((notAfter - Date.now()) / dayMs)
+/** Says every few hours, and when it happens, which certificates end: the relay's own and those of gateways. */
+function watchExpiries(observer: RelayObserver, relay: Relay): Disposable {
+  let timer: NodeJS.Timeout
+  const plan = () => {
+    const { validUntil, gateways } = relay.status()
+    const ends = [validUntil, ...gateways.map((gateway) => gateway.validUntil ?? '')].map(Date.parse)
+    const leftMs = ends.map((end) => end - Date.now()).filter((ms) => ms > 0)
+    // timers may be a little early
+    timer = setTimeout(look, Math.min(expiryCheckMs, ...leftMs) + 1000)
+  }
+  const look = () => {
+    const { validUntil, gateways } = relay.status()
+    noteExpiry(observer, ownCertificate, Date.parse(validUntil))
+    for (const { gateway, validUntil } of gateways) {
+      if (validUntil !== undefined) noteExpiry(observer, gatewayCertificate, Date.parse(validUntil), { gateway })
+    }
+    plan()
+  }
+  plan()
+  return { [Symbol.dispose]: () => clearTimeout(timer) }
+}
+
+function noteExpiry(observer: RelayObserver, whose: string, notAfter: number, fields: object = {}): void {
+  const daysLeft = daysUntil(notAfter)
   if (daysLeft >= warnDays) return
   const validUntil = new Date(notAfter).toISOString()
-  if (daysLeft < 0) observer.note('error', 'the certificate of the relay has expired', { validUntil })
-  else observer.note('warn', 'the certificate of the relay expires soon', { validUntil, daysLeft })
+  if (daysLeft < 0) observer.note('error', `${whose} has expired`, { ...fields, validUntil })
+  else observer.note('warn', `${whose} expires soon`, { ...fields, validUntil, daysLeft })
 }
 
 /** An idle relay writes nothing. */

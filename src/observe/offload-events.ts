@@ -21,5 +21,6 @@ export function observeOffloadEvents(metrics: Metrics, logger: Logger, limit: Li
       metrics.offloadStrangers.inc({ peer })
       write(peer, 'a connection to the signing socket was refused', { detail })
     },
+    peerExpired: (peer, detail) => write(peer, 'the certificate of an open connection has expired', { detail }),
   }
 }

@@ -39,6 +39,8 @@ export function openRelayObserver(level: LogLevel, stream?: DestinationStream): 
         count('strangers')
         write('info', 'a connection to the signing socket was refused', { detail })
       },
+      // users of a socket have no certificates
+      peerExpired() {},
     },
     gatewayUp: (gateway) => write('info', 'a gateway can be reached', { gateway }),
     gatewayDown: (gateway, detail) => write('error', 'a gateway cannot be reached', { gateway, detail }),

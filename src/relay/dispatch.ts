@@ -101,6 +101,12 @@ export function createDispatch(
 
   const fail = (work: Work, failure: OffloadFailure) => settle(work, { ok: false, failure })
 
+  /** Its time is over, while a gateway had it, or while it waited for one. */
+  function expire(work: Work): void {
+    const isLost = work.attempts.size === 0 && upstreams().every(({ isUp }) => !isUp)
+    fail(work, isLost ? unreachable : late)
+  }
+
   /** The gateway to ask next: not one that failed it, resting ones last, the least busy first, in turn when they are alike. */
   function choose(work: Work): { readonly upstream: Upstream; readonly link: Link } | undefined {
     const all = upstreams()
@@ -166,13 +172,13 @@ export function createDispatch(
     work.timer =
       work.sends < maxSends
         ? setTimeout(onLate, (remainingMs * limits.attemptPercent) / 100, work, attempt)
-        : setTimeout(fail, remainingMs, work, late)
+        : setTimeout(expire, remainingMs, work)
   }
 
   /** The gateway is left to answer, and another one is asked meanwhile. */
   function onLate(work: Work, attempt: Attempt): void {
     const { upstream, link } = attempt
-    work.timer = setTimeout(fail, Math.max(0, work.deadlineMs - performance.now()), work, late)
+    work.timer = setTimeout(expire, Math.max(0, work.deadlineMs - performance.now()), work)
     link.suspect()
     noteEnd(upstream, 'late', 'no answer within its share of the time')
     upstream.failed(performance.now())
@@ -223,7 +229,7 @@ export function createDispatch(
     if (work.sends >= sends) fail(work, failure)
     else {
       clearTimeout(work.timer)
-      work.timer = setTimeout(fail, Math.max(0, work.deadlineMs - performance.now()), work, late)
+      work.timer = setTimeout(expire, Math.max(0, work.deadlineMs - performance.now()), work)
       advance(work)
     }
   }
@@ -273,7 +279,7 @@ export function createDispatch(
         timer: undefined,
         resolve,
       }
-      work.timer = setTimeout(fail, Math.max(0, deadlineMs - performance.now()), work, late)
+      work.timer = setTimeout(expire, Math.max(0, deadlineMs - performance.now()), work)
       advance(work)
       return promise
     },

@@ -7,8 +7,8 @@ export type AttemptEnd = 'refused' | 'lost' | 'late'
 export interface RelayEvents {
   /** The signing socket. */
   readonly local: OffloadEvents
-  /** A gateway can be reached, again or for the first time. */
-  gatewayUp(gateway: string): void
+  /** A gateway can be reached, again or for the first time; until `notAfter` (epoch milliseconds) its certificate is valid. */
+  gatewayUp(gateway: string, notAfter: number): void
   /** No connection to the gateway is left. */
   gatewayDown(gateway: string, detail: string): void
   /** An attempt to connect failed; said again while that goes on. */

@@ -5,8 +5,9 @@
  *
  * Tokens are numbered by connection: each goes over once, with the first request that needs it.
  */
-import { isIP, type Socket } from 'node:net'
-import { checkServerIdentity, connect, type SecureContext } from 'node:tls'
+import { isIP } from 'node:net'
+import { checkServerIdentity, connect, type SecureContext, type TLSSocket } from 'node:tls'
+import { endOfCertificates } from '../transport/certificate-end.ts'
 import { decodeError, decodeResult, decodeWelcome } from '../transport/offload/frame-decoding.ts'
 import { encodeHello, encodePing, encodeRequest } from '../transport/offload/frame-encoding.ts'
 import { createFrameReader } from '../transport/offload/frame-reader.ts'
@@ -58,8 +59,8 @@ export interface LinkParts {
   readonly timing: LinkTiming
   readonly version: string
   opened(link: Link): void
-  /** The gateway takes nothing new here, or the table of tokens is full. */
-  leaving(link: Link): void
+  /** Nothing new goes over it: the gateway said so, or `detail` does. */
+  leaving(link: Link, detail?: string): void
   /** An answer made room for a request, or cleared a suspicion. */
   roomMade(): void
   /** `detail` says why; undefined when it ended in good order. */
@@ -75,6 +76,8 @@ export interface Link {
   readonly isSuspect: boolean
   /** Round trip of the last PING in milliseconds. */
   readonly pingMs: number | undefined
+  /** End of the gateway's certificate, or of an authority's above it that ends sooner; epoch milliseconds. */
+  readonly notAfter: number
   /** Why the gateway would close the connection over this request, or undefined. */
   refusalOf(forwarded: Forwarded): string | undefined
   /** `onAnswer` is called once, later, unless `forget` came first. The link is open and has room. */
@@ -110,9 +113,10 @@ export function openLink(parts: LinkParts): Link {
   let pingId: number | undefined
   let pingSentMs = 0
   let pingMs: number | undefined
+  let notAfter = 0
   let timer: NodeJS.Timeout = setTimeout(() => destroy('no WELCOME in time'), timing.connectTimeoutMs)
 
-  const socket: Socket = connect({
+  const socket: TLSSocket = connect({
     host: place.host,
     port: place.port,
     secureContext: parts.context,
@@ -126,7 +130,7 @@ export function openLink(parts: LinkParts): Link {
 
   const link: Link = {
     get isOpen() {
-      return welcome !== undefined && !isLeaving && !isClosed
+      return welcome !== undefined && !isLeaving && !isClosed && notAfter > Date.now()
     },
     get hasRoom() {
       return link.isOpen && open.size < (welcome?.maxInFlight ?? 0) && socket.writableLength < maxUnsentBytes
@@ -139,6 +143,9 @@ export function openLink(parts: LinkParts): Link {
     },
     get pingMs() {
       return pingMs
+    },
+    get notAfter() {
+      return notAfter
     },
     refusalOf({ request }) {
       const { maxInputBytes = 0, maxBodyBytes = 0 } = welcome ?? {}
@@ -162,6 +169,11 @@ export function openLink(parts: LinkParts): Link {
   }
 
   socket.once('secureConnect', () => {
+    notAfter = endOfCertificates(socket)
+    if (notAfter <= Date.now()) {
+      destroy('its certificate has expired')
+      return
+    }
     socket.write(
       encodeHello({
         minVersion: frameVersion,
@@ -197,7 +209,7 @@ export function openLink(parts: LinkParts): Link {
     else if (head.type === 'ERROR' && welcome === undefined) {
       const { code, text } = decodeError(buffer, at, end)
       destroy(`it refused the greeting (${code}): ${text}`)
-    } else if (head.type === 'GOAWAY') onGoaway()
+    } else if (head.type === 'GOAWAY') stopUsing()
     else if (welcome === undefined) throw new FrameError(`${head.type} before WELCOME`)
     else if (head.type === 'PONG') onPong(head.requestId)
     else if (head.type === 'RESULT') {
@@ -217,15 +229,17 @@ export function openLink(parts: LinkParts): Link {
     else endIfLeft()
   }
 
-  function onGoaway(): void {
+  function stopUsing(detail?: string): void {
     if (isLeaving) return
     isLeaving = true
-    parts.leaving(link)
+    parts.leaving(link, detail)
     endIfLeft()
   }
 
   function ping(): void {
     if (!isLive()) return
+    if (notAfter <= Date.now()) stopUsing('its certificate has expired')
+    if (socket.writableEnded) return
     pingId = takeId()
     pingSentMs = performance.now()
     write(encodePing(pingId))

@@ -45,9 +45,14 @@ export interface GatewayStatus {
   readonly lost: number
   readonly late: number
   readonly connects: number
+  /** End of its certificate, as ISO 8601 has it; absent until it was reached. */
+  readonly validUntil?: string
 }
 
 export interface RelayStatus {
+  /** End of the relay's own certificate. */
+  readonly validUntil: string
+  readonly daysLeft: number
   readonly localConnections: number
   readonly pending: number
   /** Of those, waiting for a connection to a gateway. */
@@ -74,12 +79,14 @@ const timing: LinkTiming = { connectTimeoutMs: 2000, pingIntervalMs: 2000, pongT
 const drainTimeoutMs = 10_000
 const renewTimeoutMs = 5000
 const inputBytes = 16_384
+const dayMs = 86_400_000
 
 /** Opens the socket and begins to connect. @throws ProblemsError */
 export async function openRelay(parts: RelayParts): Promise<Relay> {
   const { config, events } = parts
   const linkTiming = { ...timing, ...parts.timing }
   const closings = new Set<Promise<void>>()
+  let { notAfter } = parts.credentials
   let upstreams = connect(config, parts.credentials)
   const dispatch = createDispatch(config, () => upstreams, events)
   const limits: ConnectionLimits = {
@@ -147,6 +154,8 @@ export async function openRelay(parts: RelayParts): Promise<Relay> {
   return {
     endpoints: sockets.endpoints,
     status: () => ({
+      validUntil: new Date(notAfter).toISOString(),
+      daysLeft: daysUntil(notAfter),
       localConnections: connections.size,
       pending: dispatch.pending,
       waiting: dispatch.waiting,
@@ -162,6 +171,7 @@ export async function openRelay(parts: RelayParts): Promise<Relay> {
       }
       const old = upstreams
       upstreams = fresh
+      notAfter = credentials.notAfter
       dispatch.pump()
       const closing = end(old, config.maxBudgetMs).then(() => void closings.delete(closing))
       closings.add(closing)
@@ -221,16 +231,22 @@ async function reach(upstreams: readonly Upstream[], timeoutMs: number): Promise
   }
 }
 
+/** Whole days, negative ones for what has expired. */
+export function daysUntil(epochMs: number): number {
+  return Math.floor((epochMs - Date.now()) / dayMs)
+}
+
 async function end(upstreams: readonly Upstream[], timeoutMs: number): Promise<void> {
   await Promise.all(upstreams.map((upstream) => upstream.close(timeoutMs)))
 }
 
-function statusOf({ name, openLinks, inFlight, pingMs, counters }: Upstream): GatewayStatus {
+function statusOf({ name, openLinks, inFlight, pingMs, notAfter, counters }: Upstream): GatewayStatus {
   return {
     gateway: name,
     connections: openLinks,
     inFlight,
     ...(pingMs === undefined ? {} : { pingMs: Math.round(pingMs * 1000) / 1000 }),
     ...counters,
+    ...(notAfter === undefined ? {} : { validUntil: new Date(notAfter).toISOString() }),
   }
 }

@@ -36,6 +36,8 @@ export interface Upstream {
   readonly openLinks: number
   readonly inFlight: number
   readonly pingMs: number | undefined
+  /** End of the certificate that it showed last, epoch milliseconds; undefined before it did. */
+  readonly notAfter: number | undefined
   /** The least busy connection with room; one that owes an answer for long comes last. */
   pick(): Link | undefined
   isResting(nowMs: number): boolean
@@ -73,6 +75,7 @@ export function openUpstream(parts: UpstreamParts): Upstream {
   let failures = 0
   let restMs = restFirstMs
   let restsUntilMs = 0
+  let notAfter: number | undefined
   let onUp: (() => void) | undefined
   let onEmpty: (() => void) | undefined
 
@@ -94,16 +97,18 @@ export function openUpstream(parts: UpstreamParts): Upstream {
       ...parts,
       opened() {
         openedMs = performance.now()
+        notAfter = link.notAfter
         counters.connects++
         failedConnects = 0
         saidDetail = undefined
         noteState()
         parts.roomMade()
       },
-      leaving() {
-        if (!isClosing) events.gatewayLeaving(place.name)
+      leaving(_, detail) {
+        if (!isClosing && detail === undefined) events.gatewayLeaving(place.name)
+        else if (!isClosing) events.connectionLost(place.name, detail as string)
         replace()
-        noteState()
+        noteState(detail)
       },
       closed(_, detail) {
         links.delete(link)
@@ -148,7 +153,7 @@ export function openUpstream(parts: UpstreamParts): Upstream {
     downSinceMs = isUp ? undefined : performance.now()
     if (isClosing) return
     if (isUp) {
-      events.gatewayUp(place.name)
+      events.gatewayUp(place.name, notAfter as number)
       onUp?.()
     } else events.gatewayDown(place.name, detail)
   }
@@ -175,6 +180,9 @@ export function openUpstream(parts: UpstreamParts): Upstream {
     get pingMs() {
       for (const { isOpen, pingMs } of links) if (isOpen && pingMs !== undefined) return pingMs
       return undefined
+    },
+    get notAfter() {
+      return notAfter
     },
     pick() {
       let best: Link | undefined

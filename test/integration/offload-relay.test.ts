@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { errorNumbers, featureBits } from '../../src/transport/offload/frames.ts'
 import { runOk } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
@@ -157,6 +157,53 @@ describe('a relay', () => {
       errorCode: 'PeerRefused',
       errorMessage: 'the relay is not approved, or not any more',
     })
+  })
+
+  it('signs nothing any more once its certificate has expired, and loses the connection that is open', async () => {
+    const key = await boundKey([relay.digest])
+    await using client = await connectRelay(relay, { tokens: [key.token] })
+    const request = { keyId: key.spkiDigest, input: message }
+    expect(await client.sign(request)).toMatchObject({ ok: true })
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 31 * 86_400_000 })
+    try {
+      const refused = {
+        ok: false,
+        code: errorNumbers.unauthenticated,
+        text: 'the certificate of the relay has expired',
+      }
+      // of those that are on their way at that moment the first is refused, the others are not looked at
+      client.socket.cork()
+      const answers = [client.sign(request), client.sign(request), client.sign(request)]
+      client.socket.uncork()
+      const [first, ...others] = await Promise.all(answers)
+      expect(first).toMatchObject(refused)
+      for (const other of others) expect(other).toMatchObject({ ok: false, code: errorNumbers.shuttingDown })
+      await Promise.all([client.goaway, client.closed])
+      await expect(connectRelay(relay, { tokens: [key.token] })).rejects.toThrow()
+    } finally {
+      vi.useRealTimers()
+    }
+    const [signed, expired, ...more] = await offloadRecords(gateway, key.name)
+    expect(signed?.errorCode).toBeUndefined()
+    expect(expired).toMatchObject({
+      errorCode: 'PeerExpired',
+      errorMessage: 'the certificate of the relay has expired',
+      additionalEventData: { relay: relay.digest },
+    })
+    expect(more).toEqual([])
+    const { text } = await gateway.gateway.observer.metrics()
+    expect(text).toMatch(/hsmgate_offload_connections_closed_total\{peer="relay",reason="expired"\} 1/)
+  })
+
+  it('is told so between its requests, when it sends none', async () => {
+    await using client = await connectRelay(relay, {})
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 31 * 86_400_000 })
+    try {
+      await client.ping()
+      await Promise.all([client.goaway, client.closed])
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
 

@@ -7,11 +7,16 @@
  *   gateway.onSign = () => ({ error: 'busy' })
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer as createTcpServer, type Server, type Socket } from 'node:net'
 import path from 'node:path'
 import { createServer } from 'node:tls'
-import { type CertificateKey, makeAuthorityCertificate, makeClientCertificate } from '../../src/certificates.ts'
+import {
+  type CertificateKey,
+  makeAuthorityCertificate,
+  makeClientCertificate,
+  makeSelfSignedCertificate,
+} from '../../src/certificates.ts'
 import { completeDevelopmentTls } from '../../src/cli/development-ca.ts'
 import { keyIdOf } from '../../src/tls-reference.ts'
 import type { Answer, Asked, ConnectionLimits } from '../../src/transport/offload/connection.ts'
@@ -25,8 +30,8 @@ export interface RelayPki {
   readonly server: { readonly cert: string; readonly key: string; readonly caFile: string }
   /** PEM of the authority of relays. */
   readonly clientCa: string
-  /** Files of a relay; `days` may be over already. */
-  issue(name: string, options?: { readonly days?: number; readonly nowMs?: number }): Promise<RelayFiles>
+  /** Files of a relay; they may be over already. */
+  issue(name: string, options?: { readonly endsInMs?: number }): Promise<RelayFiles>
 }
 
 export interface RelayFiles {
@@ -35,6 +40,8 @@ export interface RelayFiles {
   /** Lower-case hex SHA-256 of the SubjectPublicKeyInfo. */
   readonly digest: string
 }
+
+const dayMs = 86_400_000
 
 function makeKeyPair(): { readonly pem: string; readonly key: CertificateKey } {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
@@ -56,10 +63,10 @@ export async function makeRelayPki(folder: string): Promise<RelayPki> {
     folder,
     server: { cert: read('server.pem'), key: read('server.key'), caFile: path.join(folder, 'ca.pem') },
     clientCa,
-    async issue(name, { days = 30, nowMs = Date.now() } = {}) {
+    async issue(name, { endsInMs = 30 * dayMs } = {}) {
       const { pem, key } = makeKeyPair()
       const { publicKey } = key
-      const client = { publicKey, commonName: name, days, nowMs }
+      const client = { publicKey, commonName: name, ...lifeUntil(endsInMs) }
       const certificate = await makeClientCertificate(authority.key, authorityName, client)
       const write = (file: string, text: string) => {
         const place = path.join(folder, file)
@@ -73,6 +80,23 @@ export async function makeRelayPki(folder: string): Promise<RelayPki> {
       }
     },
   }
+}
+
+/** With a certificate of its own for gateways, which vouches for itself and ends when the test wants; `caFile` holds the authority before, too. */
+export async function withServerCertificate(pki: RelayPki, endsInMs: number): Promise<RelayPki> {
+  const { pem, key } = makeKeyPair()
+  const { days, nowMs } = lifeUntil(endsInMs)
+  const cert = await makeSelfSignedCertificate(key, { san: ['127.0.0.1'] }, days, nowMs)
+  const caFile = path.join(mkdtempSync(path.join(pki.folder, 'gateway-')), 'ca.pem')
+  writeFileSync(caFile, cert + readFileSync(pki.server.caFile, 'utf8'))
+  return { ...pki, server: { cert, key: pem, caFile } }
+}
+
+/** What a certificate that begins a day or more ago has to be told to end then. */
+function lifeUntil(endsInMs: number): { readonly days: number; readonly nowMs: number } {
+  const days = Math.max(1, Math.ceil(endsInMs / dayMs) + 1)
+  // it begins five minutes earlier, and its last second counts
+  return { days, nowMs: Date.now() + endsInMs - days * dayMs + 5 * 60_000 + 1000 }
 }
 
 /** A key that all gateways of a test hold. */
@@ -133,6 +157,7 @@ const nothing = {
   protocolBroken() {},
   refused() {},
   peerRefused() {},
+  peerExpired() {},
 }
 
 export async function startRelayGateway(

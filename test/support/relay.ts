@@ -50,6 +50,7 @@ export async function startRelay(
       protocolBroken: (_, detail) => note(`local protocol: ${detail}`),
       refused() {},
       peerRefused: (_, detail) => note(`local peer: ${detail}`),
+      peerExpired() {},
     },
     gatewayUp: (gateway) => note(`up ${gateway}`),
     gatewayDown: (gateway, detail) => note(`down ${gateway}: ${detail}`),

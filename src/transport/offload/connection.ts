@@ -25,7 +25,7 @@ import {
   type Welcome,
 } from './frames.ts'
 import { OffloadError } from './offload-error.ts'
-import { type Peer, sourceOf } from './peer.ts'
+import { hasExpired, type Peer, sourceOf } from './peer.ts'
 
 /** A request with what its connection knows. */
 export interface Asked {
@@ -94,6 +94,7 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
   let frameBegunMs: number | undefined
   let isKnown = false
   let isDraining = false
+  let drainReason: CloseReason = 'drained'
   let isCorked = false
   let reason: CloseReason | undefined
   let endedMs: number | undefined
@@ -116,12 +117,7 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
       else if (open.size === 0 && nowMs - lastFrameMs > (isKnown ? limits.idleMs : limits.strangerIdleMs))
         finish('idle')
     },
-    drain() {
-      if (isDraining) return
-      isDraining = true
-      if (hello !== undefined) send(encodeGoaway())
-      endIfDrained()
-    },
+    drain,
     destroy,
   }
 
@@ -154,8 +150,16 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
     socket.destroy()
   }
 
+  function drain(why: CloseReason = 'drained'): void {
+    if (isDraining) return
+    isDraining = true
+    drainReason = why
+    if (hello !== undefined) send(encodeGoaway())
+    endIfDrained()
+  }
+
   function endIfDrained(): void {
-    if (isDraining && open.size === 0) finish('drained')
+    if (isDraining && open.size === 0) finish(drainReason)
   }
 
   /** What was written still goes out; a peer that does not close its side then loses it at a sweep. */
@@ -173,6 +177,11 @@ export function createConnection(socket: Socket, peer: Peer, parts: ConnectionPa
     else if (hello === undefined) throw new FrameError(`${head.type} before HELLO`)
     else if (head.type === 'PING') send(encodePong(head.requestId))
     else onRequest(head, hello, buffer, at, end)
+    if (peer.kind === 'relay' && !isDraining && hasExpired(peer)) {
+      // the request that met it is refused by its operation, and recorded; what follows is not looked at
+      events.peerExpired(peer.kind, peer.subject)
+      drain('expired')
+    }
   }
 
   function onHello(buffer: Buffer, at: number, end: number): void {

@@ -32,6 +32,8 @@ const notNow = () => 'the key cannot be used now'
 
 const dialect = {
   PeerRefused: [unauthenticated, 'PeerRefused', false, own],
+  // a gateway whose clock is behind may still take it
+  PeerExpired: [unauthenticated, 'PeerExpired', true, own],
   PolicyRefused: [policyDenied, 'PolicyDenied', false, own],
   KeyMismatch: [keyNotFound, 'KeyMismatch', false, own],
   RequestInvalid: [badRequest, 'BadRequest', false, own],

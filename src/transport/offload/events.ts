@@ -10,6 +10,7 @@ export type CloseReason =
   | 'drained'
   | 'stopped'
   | 'crowded'
+  | 'expired'
 export type PeerKind = 'local' | 'relay'
 
 export interface OffloadEvents {
@@ -21,4 +22,6 @@ export interface OffloadEvents {
   refused(kind: PeerKind, code: string): void
   /** A peer that was not let in: TLS failed, or the kernel names nobody. */
   peerRefused(kind: PeerKind, detail: string): void
+  /** The certificate of a peer with a connection ended; it has to come again, with another one. */
+  peerExpired(kind: PeerKind, detail: string): void
 }

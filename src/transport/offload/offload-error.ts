@@ -1,7 +1,7 @@
 /** Refusals that only this door knows. They travel through the pipeline like any GatewayError and are told apart by `offloadCode`. */
 import { GatewayError } from '../../error.ts'
 
-export type OffloadCode = 'PeerRefused' | 'PolicyRefused' | 'KeyMismatch' | 'RequestInvalid' | 'Busy'
+export type OffloadCode = 'PeerRefused' | 'PeerExpired' | 'PolicyRefused' | 'KeyMismatch' | 'RequestInvalid' | 'Busy'
 
 export class OffloadError extends GatewayError<'ValidationFailed'> {
   readonly offloadCode: OffloadCode

@@ -124,12 +124,12 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   /**
    * The operation refuses a peer that is not the binding's, and what the binding does not permit, so that the journal tells of it; this does when
    * it was told often enough.
-   * @throws GatewayError `CredentialsUnknown`, `Throttled`, OffloadError `PeerRefused`, `PolicyRefused`
+   * @throws GatewayError `CredentialsUnknown`, `Throttled`, OffloadError `PeerRefused`, `PeerExpired`, `PolicyRefused`
    */
   function callerOf(binding: TlsBinding | undefined, { token, peer, receivedMs, request }: Asked): Caller {
     if (binding === undefined) throw new GatewayError('CredentialsUnknown')
     const refusal = refusalOfPeer(binding, peer, parts.isRelayApproved)
-    if (refusal !== undefined && !isPeerJournaled(binding, receivedMs)) throw new OffloadError('PeerRefused', refusal)
+    if (refusal !== undefined && !isPeerJournaled(binding, receivedMs)) throw refusal
     const failure = refusalOfRequest(binding, request, receivedMs)
     if (failure !== undefined && !isRequestJournaled(binding, receivedMs)) throw failure
     return { principal: principalOf(binding), region: binding.region, admit: () => requireBound(token) }
@@ -185,7 +185,8 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
       server.maxConnections = limits.maxConnections
       server.on('secureConnection', (socket) => connections.admit(socket, findRelayPeer(socket), 'relay', relayParts))
       server.on('tlsClientError', ({ message }, socket) => {
-        events.peerRefused('relay', message)
+        // what is wrong with its certificate, in OpenSSL's word: CERT_HAS_EXPIRED
+        events.peerRefused('relay', String(socket.authorizationError ?? message))
         // Node leaves a connection open whose handshake took too long
         socket.destroy()
       })

@@ -4,7 +4,9 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { TlsBinding } from '../../authenticate/tls-bindings.ts'
 import type { Source } from '../../call.ts'
+import { endOfCertificates } from '../certificate-end.ts'
 import { findPeer } from '../descriptor.ts'
+import { OffloadError } from './offload-error.ts'
 
 export type Peer =
   | { readonly kind: 'local'; readonly uid: number; readonly gid: number; readonly pid: number }
@@ -15,19 +17,29 @@ export type Peer =
       readonly subject: string
       readonly address: string
       readonly cipher: string
+      /** End of its certificate, or of an authority's above it that ends sooner; epoch milliseconds. */
+      readonly notAfter: number
     }
 
 /** Whether a relay (lower-case hex SHA-256 of its SubjectPublicKeyInfo) is approved now; asked at every call. */
 export type RelayCheck = (spkiDigest: string) => boolean
 
 /** Why a binding refuses this peer, or undefined. What a relay reports of its own clients decides nothing. */
-export function refusalOfPeer(binding: TlsBinding, peer: Peer, isApproved: RelayCheck): string | undefined {
+export function refusalOfPeer(binding: TlsBinding, peer: Peer, isApproved: RelayCheck): OffloadError | undefined {
   if (peer.kind === 'relay') {
-    if (!isApproved(peer.spkiDigest)) return 'the relay is not approved, or not any more'
-    return binding.relays.includes(peer.spkiDigest) ? undefined : 'the token is not bound to this relay'
+    if (hasExpired(peer)) return new OffloadError('PeerExpired', 'the certificate of the relay has expired')
+    if (!isApproved(peer.spkiDigest)) return refused('the relay is not approved, or not any more')
+    return binding.relays.includes(peer.spkiDigest) ? undefined : refused('the token is not bound to this relay')
   }
   if (binding.users === 'any' || binding.users.includes(peer.uid)) return undefined
-  return 'the token is not bound to this user'
+  return refused('the token is not bound to this user')
+}
+
+const refused = (text: string) => new OffloadError('PeerRefused', text)
+
+/** Whether what let it in when its connection began would not let it in now. */
+export function hasExpired(peer: Peer): boolean {
+  return peer.kind === 'relay' && peer.notAfter <= Date.now()
 }
 
 export function sourceOf(peer: Peer, app: string): Source {
@@ -45,7 +57,9 @@ export function findLocalPeer(socket: Socket, peerCredentials: PeerCredentials):
 
 export function findRelayPeer(socket: TLSSocket): Peer | undefined {
   const certificate = socket.getPeerX509Certificate()
-  if (certificate === undefined || !socket.authorized) return undefined
+  const notAfter = endOfCertificates(socket)
+  // TLS does not verify again what a resumed session showed
+  if (certificate === undefined || !socket.authorized || notAfter <= Date.now()) return undefined
   const spki = certificate.publicKey.export({ format: 'der', type: 'spki' })
   return Object.freeze({
     kind: 'relay',
@@ -53,5 +67,6 @@ export function findRelayPeer(socket: TLSSocket): Peer | undefined {
     subject: certificate.subject.slice(0, 256),
     address: socket.remoteAddress ?? '',
     cipher: socket.getCipher().name,
+    notAfter,
   })
 }

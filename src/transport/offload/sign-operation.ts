@@ -56,7 +56,7 @@ export function createSignOperation(parts: SignOperationParts): SignOperation {
 
     async prepare({ request, binding, peer }, scope): Promise<Prepared<SignResources>> {
       const refusal = refusalOfPeer(binding, peer, isApproved)
-      if (refusal !== undefined) throw new OffloadError('PeerRefused', refusal)
+      if (refusal !== undefined) throw refusal
       if (!request.keyId.equals(binding.spkiDigest)) throw mismatch()
       const row = requireRow(request, maxInputBytes)
       const policy = findPolicy(binding.policies, request)

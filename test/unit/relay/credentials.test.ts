@@ -1,29 +1,13 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { loadCredentials } from '../../../src/relay/credentials.ts'
-import { certificateVerify, connectHks } from '../../support/hks-client.ts'
-import { startRelay } from '../../support/relay.ts'
-import {
-  makeRelayPki,
-  makeSoftKey,
-  type RelayFiles,
-  type RelayPki,
-  startRelayGateway,
-} from '../../support/relay-gateway.ts'
+import { openRelayFixture } from '../../support/relay-fixture.ts'
+import { makeRelayPki } from '../../support/relay-gateway.ts'
 
 const dayMs = 86_400_000
-const key = makeSoftKey()
-const request = { keyId: key.keyId, input: certificateVerify('server', Buffer.alloc(32)) }
-let pki: RelayPki
-let files: RelayFiles
-
-beforeAll(async () => {
-  pki = await makeRelayPki(mkdtempSync(path.join(tmpdir(), 'hsmgate-relay-')))
-  files = await pki.issue('web-host')
-})
-afterAll(() => rmSync(pki.folder, { recursive: true, force: true }))
+const { pki, files, request, startGateway, relayTo, connectTo, close } = await openRelayFixture()
+afterAll(close)
 
 const load = (changes: Partial<Parameters<typeof loadCredentials>[0]> = {}, nowMs?: number) =>
   loadCredentials({ ...files, caFile: pki.server.caFile, ...changes }, nowMs)
@@ -71,15 +55,15 @@ describe('the credentials of a relay', () => {
 
 describe('a relay that is renewed', () => {
   const sign = async (socket: string) => {
-    await using client = await connectHks(socket, { tokens: [key.token] })
+    await using client = await connectTo({ socket })
     return (await client.sign(request)).ok
   }
 
   it('shows the new certificate, and answers what the old connections still carry', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using running = await startRelay(pki, { gateways: [gateway.address], files })
+    await using gateway = await startGateway()
+    await using running = await relayTo([gateway])
     const fresh = await pki.issue('fresh')
-    await using client = await connectHks(running.socket, { tokens: [key.token] })
+    await using client = await connectTo(running)
     gateway.onSign = ({ peer }) =>
       peer.kind === 'relay' && peer.spkiDigest === files.digest ? { afterMs: 200 } : 'sign'
     const open = client.sign(request)
@@ -95,9 +79,9 @@ describe('a relay that is renewed', () => {
   })
 
   it('goes to other gateways when it is told', async () => {
-    await using before = await startRelayGateway(pki, key)
-    await using after = await startRelayGateway(pki, key)
-    await using running = await startRelay(pki, { gateways: [before.address], files })
+    await using before = await startGateway()
+    await using after = await startGateway()
+    await using running = await relayTo([before])
     const [host, port] = after.address.split(':')
     const place = { name: after.address, host: String(host), port: Number(port), serverName: String(host) }
     await running.relay.renew({ ...running.config, gateways: [place] }, load())
@@ -107,8 +91,8 @@ describe('a relay that is renewed', () => {
   })
 
   it('stays with the old certificate when no gateway takes the new one', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using running = await startRelay(pki, { gateways: [gateway.address], files })
+    await using gateway = await startGateway()
+    await using running = await relayTo([gateway])
     const stranger = await (await makeRelayPki(mkdtempSync(path.join(pki.folder, 'other-')))).issue('stranger')
     const reasons = await running.relay.renew(running.config, load(stranger))
     expect(reasons).toEqual([expect.stringMatching(/does not take the certificate/)])

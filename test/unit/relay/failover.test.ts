@@ -1,47 +1,24 @@
 /** What a relay does when gateways refuse, are late, leave, die or speak nonsense: nobody notices while another one can do it in time. */
-import { randomBytes, verify } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync } from 'node:fs'
 import { createServer as createTcpServer, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createServer as createTlsServer } from 'node:tls'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { encodeResult, encodeWelcome } from '../../../src/transport/offload/frame-encoding.ts'
 import { errorNumbers } from '../../../src/transport/offload/frames.ts'
-import { certificateVerify, connectHks, type HksAnswer, type HksClient } from '../../support/hks-client.ts'
+import type { HksAnswer, HksClient } from '../../support/hks-client.ts'
 import { generousWelcome } from '../../support/hks-endpoint.ts'
-import { startRelay, type TestRelay, type TestRelayOptions } from '../../support/relay.ts'
-import {
-  makeRelayPki,
-  makeSoftKey,
-  openPath,
-  type RelayFiles,
-  type RelayGateway,
-  type RelayPki,
-  startRelayGateway,
-} from '../../support/relay-gateway.ts'
+import type { TestRelay, TestRelayOptions } from '../../support/relay.ts'
+import { openRelayFixture } from '../../support/relay-fixture.ts'
+import { makeRelayPki, openPath, type RelayGateway, type RelayPki } from '../../support/relay-gateway.ts'
 
-let pki: RelayPki
-let files: RelayFiles
-const key = makeSoftKey()
-const message = certificateVerify('server', randomBytes(32))
-const request = { keyId: key.keyId, input: message }
-
-beforeAll(async () => {
-  pki = await makeRelayPki(mkdtempSync(path.join(tmpdir(), 'hsmgate-relay-')))
-  files = await pki.issue('web-host')
-})
-afterAll(() => rmSync(pki.folder, { recursive: true, force: true }))
+const fixture = await openRelayFixture()
+const { pki, request, startGateway, connectTo, isSigned } = fixture
+afterAll(fixture.close)
 
 const relayTo = (gateways: readonly { readonly address: string }[], more: Partial<TestRelayOptions> = {}) =>
-  startRelay(pki, {
-    gateways: gateways.map(({ address }) => address),
-    files,
-    ...more,
-    config: { maxBudgetMs: loadBudgetMs, ...more.config },
-  })
-const isSigned = (answer: HksAnswer) => answer.ok && verify('sha256', message, key.publicKey, answer.signature)
-const connectTo = (relay: TestRelay) => connectHks(relay.socket, { tokens: [key.token] })
+  fixture.relayTo(gateways, { ...more, config: { maxBudgetMs: loadBudgetMs, ...more.config } })
 
 /** Both gateways are up: else a test of two would be one of one. */
 async function relayToBoth(a: RelayGateway, b: RelayGateway, more?: Partial<TestRelayOptions>): Promise<TestRelay> {
@@ -90,8 +67,8 @@ async function startLoad(relay: TestRelay, clientCount = 8): Promise<Load> {
 
 describe('a relay with two gateways', () => {
   it('uses both', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     await using relay = await relayToBoth(a, b)
     const load = await startLoad(relay)
     await load.more(100)
@@ -100,8 +77,8 @@ describe('a relay with two gateways', () => {
   })
 
   it.each(['busy', 'hsm', 'shuttingDown'] as const)('asks the other one when one answers %s', async (error) => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     a.onSign = () => ({ error })
     await using relay = await relayToBoth(a, b)
     await using client = await connectTo(relay)
@@ -112,8 +89,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('passes the refusal on when both refuse, and asks each once', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     a.onSign = () => ({ error: 'hsm' })
     b.onSign = () => ({ error: 'busy' })
     await using relay = await relayToBoth(a, b)
@@ -125,8 +102,8 @@ describe('a relay with two gateways', () => {
   it.each(['unauthenticated', 'policyDenied', 'keyNotFound', 'unsupported', 'badRequest', 'internal'] as const)(
     'does not ask the other one when one answers %s',
     async (error) => {
-      await using a = await startRelayGateway(pki, key)
-      await using b = await startRelayGateway(pki, key)
+      await using a = await startGateway()
+      await using b = await startGateway()
       a.onSign = () => ({ error })
       b.onSign = a.onSign
       await using relay = await relayToBoth(a, b)
@@ -137,8 +114,8 @@ describe('a relay with two gateways', () => {
   )
 
   it('asks a gateway that keeps failing only now and then', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     a.onSign = () => ({ error: 'hsm' })
     await using relay = await relayToBoth(a, b)
     await using client = await connectTo(relay)
@@ -148,8 +125,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('asks the other one when one is silent, within the share of the time', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     a.onSign = () => 'silence'
     await using relay = await relayToBoth(a, b, { config: { attemptPercent: 20 } })
     await using client = await connectTo(relay)
@@ -166,8 +143,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('takes the late answer when it comes first', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     a.onSign = () => ({ afterMs: 150 })
     b.onSign = () => 'silence'
     await using relay = await relayToBoth(a, b, { config: { attemptPercent: 10 } })
@@ -176,8 +153,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('leaves one that is stopped alone until it moves, and ends its connections', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     await using path = await openPath(a)
     const timing = { pingIntervalMs: 200, pongTimeoutMs: 1000 }
     await using relay = await relayTo([path, b], { timing, config: { attemptPercent: 10 } })
@@ -196,8 +173,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('loses nothing when one is killed under load, and uses it again when it is back', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     for (const gateway of [a, b]) gateway.onSign = () => ({ afterMs: 2 })
     await using relay = await relayToBoth(a, b)
     const load = await startLoad(relay, 16)
@@ -216,8 +193,8 @@ describe('a relay with two gateways', () => {
   })
 
   it('moves on when one takes leave under load, before its connections end', async () => {
-    await using a = await startRelayGateway(pki, key)
-    await using b = await startRelayGateway(pki, key)
+    await using a = await startGateway()
+    await using b = await startGateway()
     for (const gateway of [a, b]) gateway.onSign = () => ({ afterMs: 2 })
     await using relay = await relayToBoth(a, b)
     const load = await startLoad(relay, 16)
@@ -237,7 +214,7 @@ describe('a relay with two gateways', () => {
 
 describe('a relay with one gateway', () => {
   it('waits for it while it restarts under load', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     await using relay = await relayTo([gateway])
     const load = await startLoad(relay)
     for (const stop of [() => gateway.kill(), () => gateway.leave()]) {
@@ -251,7 +228,7 @@ describe('a relay with one gateway', () => {
   })
 
   it('keeps many requests under way when the gateway is far', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     await using path = await openPath(gateway, 100)
     await using relay = await relayTo([path])
     const load = await startLoad(relay, 50)
@@ -262,7 +239,7 @@ describe('a relay with one gateway', () => {
   })
 
   it('answers DEADLINE in time when the gateway is silent', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     gateway.onSign = () => 'silence'
     await using relay = await relayTo([gateway])
     await using client = await connectTo(relay)
@@ -273,7 +250,7 @@ describe('a relay with one gateway', () => {
   })
 
   it('refuses at once when the gateway has been away for a while', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     await using relay = await relayTo([gateway])
     await using client = await connectTo(relay)
     await gateway.kill()
@@ -286,7 +263,7 @@ describe('a relay with one gateway', () => {
   })
 
   it('asks again when its connection is cut, but not without end', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     await using relay = await relayTo([gateway], { config: { connections: 1 } })
     await using client = await connectTo(relay)
     let kills = 0
@@ -300,7 +277,7 @@ describe('a relay with one gateway', () => {
   })
 
   it('drains: what is open is answered before it ends', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     gateway.onSign = () => ({ afterMs: 100 })
     const relay = await relayTo([gateway])
     await using client = await connectTo(relay)
@@ -318,7 +295,7 @@ describe('a gateway that a relay does not trust, or that does not trust it', () 
   const connectLine = (relay: TestRelay) => relay.noted.find((line) => line.startsWith('connect'))
 
   it('is not used when its certificate is of another authority', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     const caFile = path.join(mkdtempSync(path.join(pki.folder, 'other-')), 'ca.pem')
     const other = await makeRelayPki(path.dirname(caFile))
     await using relay = await relayTo([gateway], { caFile: other.server.caFile, isUnreached: true })
@@ -327,7 +304,7 @@ describe('a gateway that a relay does not trust, or that does not trust it', () 
   })
 
   it('is not used when its certificate names another host', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     const config = { gateways: [{ address: gateway.address, serverName: 'gateway.example' }] }
     await using relay = await relayTo([gateway], { config, isUnreached: true })
     await expect.poll(() => connectLine(relay)).toMatch(/ERR_TLS_CERT_ALTNAME_INVALID/)
@@ -339,10 +316,10 @@ describe('a gateway that a relay does not trust, or that does not trust it', () 
       async () => (await otherPki()).issue('stranger'),
       /does not take the certificate/,
     ],
-    ['that has expired', () => pki.issue('late', { days: 1, nowMs: Date.now() - 2 * 86_400_000 }), /expired/],
+    ['that has expired', () => pki.issue('late', { endsInMs: -86_400_000 }), /expired/],
   ])('refuses a certificate %s', async (_, issue, expected) => {
     const { certificateFile, keyFile } = await issue()
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     const starting = relayTo([gateway], { files: { certificateFile, keyFile }, isUnreached: true })
     const detail = await starting.then(
       async (relay) => {
@@ -364,7 +341,7 @@ describe('a gateway that a relay does not trust, or that does not trust it', () 
 describe('a gateway that speaks nonsense', () => {
   /** Beside a good one, whose answers are all that clients see. */
   async function expectGoodAnswers(bad: number): Promise<TestRelay['noted']> {
-    await using good = await startRelayGateway(pki, key)
+    await using good = await startGateway()
     await using relay = await relayTo([{ address: `127.0.0.1:${bad}` }, good])
     await expect.poll(() => relay.noted).toContain(`up ${good.address}`)
     await using client = await connectTo(relay)

@@ -1,45 +1,22 @@
 /** A relay between local clients and gateways with software keys: what it forwards and what it limits. */
-import { randomBytes, verify } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { encodeHello, encodeRequest } from '../../../src/transport/offload/frame-encoding.ts'
 import { errorNumbers, hashAlgorithms, signatureAlgorithms } from '../../../src/transport/offload/frames.ts'
-import { certificateVerify, completeRequest, connectHks, type HksAnswer } from '../../support/hks-client.ts'
-import { startRelay } from '../../support/relay.ts'
-import {
-  makeRelayPki,
-  makeSoftKey,
-  type RelayFiles,
-  type RelayGateway,
-  type RelayPki,
-  startRelayGateway,
-} from '../../support/relay-gateway.ts'
+import { completeRequest } from '../../support/hks-client.ts'
+import { openRelayFixture } from '../../support/relay-fixture.ts'
 
-let pki: RelayPki
-let files: RelayFiles
-const key = makeSoftKey()
-const message = certificateVerify('server', randomBytes(32))
-const request = { keyId: key.keyId, input: message }
-
-beforeAll(async () => {
-  pki = await makeRelayPki(mkdtempSync(path.join(tmpdir(), 'hsmgate-relay-')))
-  files = await pki.issue('web-host')
-})
-afterAll(() => rmSync(pki.folder, { recursive: true, force: true }))
-
-const relayTo = (gateway: RelayGateway, config: Readonly<Record<string, unknown>> = {}) =>
-  startRelay(pki, { gateways: [gateway.address], files, config })
-const isSigned = (answer: HksAnswer) => answer.ok && verify('sha256', message, key.publicKey, answer.signature)
+const { files, key, request, startGateway, relayTo, connectTo, isSigned, close } = await openRelayFixture()
+afterAll(close)
 
 describe('a relay', () => {
   it('has a gateway sign, and says who asked', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway)
-    await using client = await connectHks(relay.socket, { tokens: [key.token], app: 'nginx' })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway])
+    await using client = await connectTo(relay, { app: 'nginx' })
     const answer = await client.sign(request)
     expect(isSigned(answer)).toBe(true)
     const [asked] = gateway.asked
@@ -49,10 +26,10 @@ describe('a relay', () => {
   })
 
   it('passes every field on, and the answer of the gateway back', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     gateway.onSign = () => ({ error: 'policyDenied' })
-    await using relay = await relayTo(gateway)
-    await using client = await connectHks(relay.socket, { tokens: [key.token] })
+    await using relay = await relayTo([gateway])
+    await using client = await connectTo(relay)
     const pss = {
       algorithm: signatureAlgorithms.rsaPss,
       hash: hashAlgorithms.sha384,
@@ -73,10 +50,10 @@ describe('a relay', () => {
   })
 
   it('sends each token once over a connection, whoever presents it', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway, { connections: 1 })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway], { config: { connections: 1 } })
     for (let round = 0; round < 3; round++) {
-      await using client = await connectHks(relay.socket, { tokens: [key.token] })
+      await using client = await connectTo(relay)
       expect(isSigned(await client.sign(request))).toBe(true)
     }
     expect(gateway.asked.map(({ request }) => request.tokenIndex)).toEqual([0, 0, 0])
@@ -84,31 +61,29 @@ describe('a relay', () => {
   })
 
   it('passes on that a gateway does not know a token', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway)
-    await using client = await connectHks(relay.socket, { tokens: [randomBytes(32)] })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway])
+    await using client = await connectTo(relay, { tokens: [randomBytes(32)] })
     expect(await client.sign(request)).toMatchObject({ ok: false, code: errorNumbers.unauthenticated })
   })
 
   it('takes another connection when the table of tokens of one is full', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway, { connections: 1 })
-    await using client = await connectHks(relay.socket)
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway], { config: { connections: 1 } })
+    await using client = await connectTo(relay, { tokens: [] })
     for (let index = 0; index < 1023; index++) {
       await client.sign({ ...request, newToken: randomBytes(32), tokenIndex: index })
     }
     expect(relay.relay.status().gateways[0]?.connects).toBe(1)
-    await using known = await connectHks(relay.socket, { tokens: [key.token] })
+    await using known = await connectTo(relay)
     for (let round = 0; round < 5; round++) expect(isSigned(await known.sign(request))).toBe(true)
     expect(relay.relay.status().gateways[0]).toMatchObject({ connects: 2, lost: 0 })
   })
 
   it('serves a thousand connections over two', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway)
-    const clients = await Promise.all(
-      Array.from({ length: 1000 }, () => connectHks(relay.socket, { tokens: [key.token] })),
-    )
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway])
+    const clients = await Promise.all(Array.from({ length: 1000 }, () => connectTo(relay)))
     try {
       const answers = await Promise.all(clients.map((client) => client.sign(request, 10_000)))
       expect(answers.filter((answer) => !answer.ok)).toEqual([])
@@ -120,7 +95,7 @@ describe('a relay', () => {
   })
 
   it('keeps to the open requests that a gateway announced; others wait', async () => {
-    await using gateway = await startRelayGateway(pki, key, { limits: { maxInFlight: 2 } })
+    await using gateway = await startGateway({ limits: { maxInFlight: 2 } })
     let open = 0
     let most = 0
     gateway.onSign = () => {
@@ -128,27 +103,27 @@ describe('a relay', () => {
       setTimeout(() => open--, 4)
       return { afterMs: 5 }
     }
-    await using relay = await relayTo(gateway)
-    await using client = await connectHks(relay.socket, { tokens: [key.token] })
+    await using relay = await relayTo([gateway])
+    await using client = await connectTo(relay)
     const answers = await Promise.all(Array.from({ length: 40 }, () => client.sign(request)))
     expect(answers.every(isSigned)).toBe(true)
     expect(most).toBeLessThanOrEqual(4)
   })
 
   it('is BUSY when it has too much to do', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     gateway.onSign = () => 'silence'
-    await using relay = await relayTo(gateway, { maxPending: 3 })
-    await using client = await connectHks(relay.socket, { tokens: [key.token] })
+    await using relay = await relayTo([gateway], { config: { maxPending: 3 } })
+    await using client = await connectTo(relay)
     const answers = await Promise.all(Array.from({ length: 5 }, () => client.sign(request, 100)))
     const codes = answers.map((answer) => (answer.ok ? 0 : answer.code))
     expect(codes).toEqual([8, 8, 8, 6, 6])
   })
 
   it('refuses a message that the gateway would end the connection for', async () => {
-    await using gateway = await startRelayGateway(pki, key, { limits: { maxInputBytes: 1000, maxBodyBytes: 1400 } })
-    await using relay = await relayTo(gateway, { connections: 1 })
-    await using client = await connectHks(relay.socket, { tokens: [key.token] })
+    await using gateway = await startGateway({ limits: { maxInputBytes: 1000, maxBodyBytes: 1400 } })
+    await using relay = await relayTo([gateway], { config: { connections: 1 } })
+    await using client = await connectTo(relay)
     const long = await client.sign({ ...request, input: Buffer.alloc(1001) })
     expect(long).toMatchObject({ ok: false, code: errorNumbers.badRequest, retryable: false })
     expect(isSigned(await client.sign(request))).toBe(true)
@@ -156,13 +131,13 @@ describe('a relay', () => {
   })
 
   it('serves only the users that it is told, when it is told any', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     const uid = process.getuid?.() ?? 0
-    await using own = await relayTo(gateway, { users: [uid] })
-    await using mine = await connectHks(own.socket, { tokens: [key.token] })
+    await using own = await relayTo([gateway], { config: { users: [uid] } })
+    await using mine = await connectTo(own)
     expect(isSigned(await mine.sign(request))).toBe(true)
-    await using others = await relayTo(gateway, { users: [uid + 1] })
-    await using stranger = await connectHks(others.socket, { tokens: [key.token] })
+    await using others = await relayTo([gateway], { config: { users: [uid + 1] } })
+    await using stranger = await connectTo(others)
     expect(await stranger.sign(request)).toMatchObject({
       ok: false,
       code: errorNumbers.unauthenticated,
@@ -172,8 +147,8 @@ describe('a relay', () => {
   })
 
   it('makes its socket with the mode that it is told', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway, { mode: '0666' })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway], { config: { mode: '0666' } })
     expect(statSync(relay.socket).mode & 0o777).toBe(0o666)
   })
 })
@@ -187,9 +162,9 @@ describe('a bad client of a relay', () => {
     ['a request before its greeting', encodeRequest(1, 0, completeRequest(request))],
     ['a frame that is too long', Buffer.concat([hello(), Buffer.from('00010000010300000000000100000000', 'hex')])],
   ])('that sends %s loses its connection, and nobody else does', async (_, bytes) => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway)
-    await using good = await connectHks(relay.socket, { tokens: [key.token] })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway])
+    await using good = await connectTo(relay)
     const socket = connect(relay.socket)
     socket.on('error', () => {})
     socket.resume()
@@ -200,21 +175,21 @@ describe('a bad client of a relay', () => {
   })
 
   it('that claims to speak for another user is refused', async () => {
-    await using gateway = await startRelayGateway(pki, key)
-    await using relay = await relayTo(gateway)
-    await using client = await connectHks(relay.socket, { tokens: [key.token] })
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway])
+    await using client = await connectTo(relay)
     const answer = await client.sign({ ...request, reported: { uid: 0 } })
     expect(answer).toMatchObject({ ok: false, code: errorNumbers.badRequest })
     expect(gateway.asked).toHaveLength(0)
   })
 
   it('that leaves before its answers have come harms nobody', async () => {
-    await using gateway = await startRelayGateway(pki, key)
+    await using gateway = await startGateway()
     gateway.onSign = () => ({ afterMs: 30 })
-    await using relay = await relayTo(gateway, { connections: 1 })
-    const leaver = await connectHks(relay.socket, { tokens: [key.token] })
+    await using relay = await relayTo([gateway], { config: { connections: 1 } })
+    const leaver = await connectTo(relay)
     void leaver.sign(request).catch(() => {})
-    await using good = await connectHks(relay.socket, { tokens: [key.token] })
+    await using good = await connectTo(relay)
     const answer = good.sign(request)
     await leaver[Symbol.asyncDispose]()
     expect(isSigned(await answer)).toBe(true)

@@ -89,6 +89,7 @@ async function openDoor(limits: Partial<OffloadLimits> = {}): Promise<OpenDoor> 
         protocolBroken: (_kind, detail) => log.push(`broken ${detail}`),
         refused: (_kind, code) => log.push(`refused ${code}`),
         peerRefused: (_kind, detail) => log.push(`stranger ${detail}`),
+        peerExpired: (_kind, detail) => log.push(`expired ${detail}`),
       },
       limits,
     }),
