@@ -53,11 +53,13 @@ export function findPredecessor(env: NodeJS.ProcessEnv = process.env): Predecess
 }
 
 /**
- * Starts this program anew with the listening sockets; resolves when the new process is warm.
+ * Starts this program anew with the listening sockets; resolves when the new process is warm. What is started is the launcher by the path
+ * that it was called by, so that a link that was moved to a newer checkout leads there, to its Node as well.
  * @throws Error when it ended or did not become warm in time; this process is as it was.
  */
 export async function startSuccessor(listeners: Listeners): Promise<Successor> {
-  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+  const [program, words] = findProgram()
+  const child = spawn(program, words, {
     stdio: ['inherit', 'inherit', 'inherit', 'ipc', ...listeners.values()],
     env: { ...process.env, [variable]: [...listeners.keys()].join(',') },
   })
@@ -74,6 +76,13 @@ export async function startSuccessor(listeners: Listeners): Promise<Successor> {
       child.unref()
     },
   }
+}
+
+function findProgram(): [program: string, words: readonly string[]] {
+  const { HSMGATE_LAUNCHER: launcher } = process.env
+  const words = process.argv.slice(2)
+  if (launcher !== undefined) return [launcher, words]
+  return [process.execPath, [...process.execArgv, process.argv[1] as string, ...words]]
 }
 
 function becomesWarm(child: ChildProcess): Promise<void> {

@@ -1,5 +1,5 @@
 /** A gateway that hands over to a new process of itself while clients work: nobody notices. */
-import { writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { CreateKeyCommand, DecryptCommand, EncryptCommand, KMSClient } from '@aws-sdk/client-kms'
 import { expect, it } from 'vitest'
@@ -78,4 +78,38 @@ it('goes on serving when the new process cannot start', patience, async () => {
   served.kill('SIGUSR2')
   await served.output(/no hand-over/)
   await kms.send(new EncryptCommand({ KeyId: KeyMetadata!.KeyId!, Plaintext: Buffer.from('x') }))
+})
+
+it('starts the checkout that the link to its launcher leads to by then', patience, async () => {
+  await using token = await createTestToken()
+  const checkout = path.resolve(import.meta.dirname, '../..')
+  const placeCheckout = async (name: string): Promise<string> => {
+    const folder = path.join(token.directory, name)
+    await mkdir(folder)
+    for (const part of ['src', 'native', 'softhsm', 'node_modules', 'package.json']) {
+      await symlink(path.join(checkout, part), path.join(folder, part))
+    }
+    await copyFile(path.join(checkout, 'hsmgate'), path.join(folder, 'hsmgate'))
+    return folder
+  }
+  const link = path.join(token.directory, 'current')
+  await symlink(await placeCheckout('old'), link)
+  // The launcher of this checkout comes as the first word of all.
+  const through = ['/bin/bash', '-c', 'shift; exec "$0" "$@"', path.join(link, 'hsmgate')]
+  await using served = await serveGateway(token, { through })
+  await symlink(await placeCheckout('new'), `${link}.next`)
+  await rename(`${link}.next`, link)
+
+  served.kill('SIGUSR2')
+  const pid = Number((await served.output(/process (\d+) takes over/))[1])
+  using _successor = {
+    [Symbol.dispose]() {
+      if (isAlive(pid)) process.kill(pid, 'SIGKILL')
+    },
+  }
+  const command = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
+  await expect.poll(() => isAlive(served.pid), { timeout: 30_000 }).toBe(false)
+  expect(command.find((word) => word.endsWith('/src/main.ts'))).toBe(path.join(token.directory, 'new/src/main.ts'))
+  const { groups } = await served.ask<{ groups: readonly GroupState[] }>('token', 'list')
+  expect(groups[0]?.workers.every(({ state }) => state === 'ready')).toBe(true)
 })
