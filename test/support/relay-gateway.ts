@@ -8,7 +8,7 @@
  */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { connect, createServer as createTcpServer, type Server, type Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import path from 'node:path'
 import { createServer } from 'node:tls'
 import {
@@ -126,6 +126,7 @@ export type OnSign = (
 export interface RelayGateway extends AsyncDisposable {
   /** `127.0.0.1:port` */
   readonly address: string
+  readonly port: number
   readonly asked: Asked[]
   readonly connections: number
   onSign: OnSign
@@ -193,6 +194,9 @@ export async function startRelayGateway(
     get address() {
       return `127.0.0.1:${port}`
     },
+    get port() {
+      return port
+    },
     asked,
     get connections() {
       return connections?.size ?? 0
@@ -235,41 +239,4 @@ export async function startRelayGateway(
   }
   await gateway.start()
   return gateway
-}
-
-export interface LongPath extends AsyncDisposable {
-  readonly address: string
-  /** From now on bytes stay where they are, as before a process that is stopped; new connections are made, but nothing passes. */
-  freeze(): void
-}
-
-/** A way to a gateway that can be long (each direction) and can freeze. */
-export async function openPath(gateway: RelayGateway, delayMs = 0): Promise<LongPath> {
-  const sockets = new Set<Socket>()
-  let isFrozen = false
-  const pass = (from: Socket, to: Socket) => {
-    // timers of one duration fire in their order
-    const later = (action: () => void) => void setTimeout(() => isFrozen || action(), delayMs)
-    from.on('data', (chunk) => later(() => to.write(chunk)))
-    from.on('end', () => later(() => to.end()))
-    from.on('error', () => to.destroy())
-    sockets.add(from)
-  }
-  const server = createTcpServer((near) => {
-    const far = connect(Number(gateway.address.split(':')[1]), '127.0.0.1')
-    pass(near, far)
-    pass(far, near)
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as { port: number }
-  return {
-    address: `127.0.0.1:${port}`,
-    freeze() {
-      isFrozen = true
-    },
-    async [Symbol.asyncDispose]() {
-      server.close()
-      for (const socket of sockets) socket.destroy()
-    },
-  }
 }

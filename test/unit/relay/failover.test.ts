@@ -11,7 +11,8 @@ import type { HksAnswer, HksClient } from '../../support/hks-client.ts'
 import { generousWelcome } from '../../support/hks-endpoint.ts'
 import type { TestRelay, TestRelayOptions } from '../../support/relay.ts'
 import { openRelayFixture } from '../../support/relay-fixture.ts'
-import { makeRelayPki, openPath, type RelayGateway, type RelayPki } from '../../support/relay-gateway.ts'
+import { makeRelayPki, type RelayGateway, type RelayPki } from '../../support/relay-gateway.ts'
+import { startTcpFront } from '../../support/tcp-front.ts'
 
 const fixture = await openRelayFixture()
 const { pki, request, startGateway, connectTo, isSigned } = fixture
@@ -155,7 +156,7 @@ describe('a relay with two gateways', () => {
   it('leaves one that is stopped alone until it moves, and ends its connections', async () => {
     await using a = await startGateway()
     await using b = await startGateway()
-    await using path = await openPath(a)
+    await using path = await startTcpFront(a.port)
     const timing = { pingIntervalMs: 200, pongTimeoutMs: 1000 }
     await using relay = await relayTo([path, b], { timing, config: { attemptPercent: 10 } })
     await expect.poll(() => relay.relay.status().gateways.map(({ connections }) => connections)).toEqual([2, 2])
@@ -229,7 +230,7 @@ describe('a relay with one gateway', () => {
 
   it('keeps many requests under way when the gateway is far', async () => {
     await using gateway = await startGateway()
-    await using path = await openPath(gateway, 100)
+    await using path = await startTcpFront(gateway.port, { delayMs: 100 })
     await using relay = await relayTo([path])
     const load = await startLoad(relay, 50)
     await load.more(100)
