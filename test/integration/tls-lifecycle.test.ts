@@ -21,29 +21,37 @@ beforeAll(async () => {
 afterAll(() => served?.[Symbol.asyncDispose]())
 
 describe('servers that reload under load', () => {
-  it('fail no handshake: NGINX a hundred times, Apache and HAProxy ten times', patience, async () => {
+  it('fail no handshake: NGINX a hundred times, Apache fifty times, HAProxy ten times', patience, async () => {
     const { site, sites } = served
-    const options = async () => ({ port: await findFreePort(), pairs: [site], env: sites.env })
-    const [first, second, third, fourth] = [await options(), await options(), await options(), await options()]
-    await using nginx = await startNginxSite(first, 2)
-    await using apache = await startApache('event', second)
-    await using haproxy = await startHaproxy(third)
-    await using asynchronous = await startHaproxy({ ...fourth, isAsync: true })
-    const ports = { nginx: first.port, apache: second.port, haproxy: third.port, asynchronous: fourth.port }
-    const reload = async (server: { reload(): Promise<void> }, times: number) => {
-      for (let time = 0; time < times; time++) await server.reload()
-    }
+    const names = ['nginx', 'event', 'prefork', 'haproxy', 'asynchronous'] as const
+    const ports = {} as Record<(typeof names)[number], number>
+    for (const name of names) ports[name] = await findFreePort()
+    const options = (name: (typeof names)[number]) => ({ port: ports[name], pairs: [site], env: sites.env })
+    await using nginx = await startNginxSite(options('nginx'), 2)
+    await using event = await startApache('event', options('event'))
+    await using prefork = await startApache('prefork', options('prefork'))
+    await using haproxy = await startHaproxy(options('haproxy'))
+    await using asynchronous = await startHaproxy({ ...options('asynchronous'), isAsync: true })
+    const servers = { nginx, event, prefork, haproxy, asynchronous }
     const crowd = startCrowd(ports, site, 1)
+    const reload = async (name: (typeof names)[number], times: number) => {
+      for (let time = 0; time < times; time++) {
+        await servers[name].reload()
+        // the one under way, and one that began after the reload
+        await crowd.more(2, name)
+      }
+    }
     try {
       await crowd.more(2)
-      await Promise.all([reload(nginx, 100), reload(apache, 10), reload(haproxy, 10), reload(asynchronous, 10)])
+      const apache = [reload('event', 50), reload('prefork', 50)]
+      await Promise.all([reload('nginx', 100), ...apache, reload('haproxy', 10), reload('asynchronous', 10)])
       await crowd.more(5)
     } finally {
-      expect(await crowd.stop()).toEqual({ nginx: [], apache: [], haproxy: [], asynchronous: [] })
+      expect(await crowd.stop()).toEqual(Object.fromEntries(names.map((name) => [name, []])))
     }
     // Processes ended because they were told to.
     expect(nginx.errorLog()).not.toMatch(/exited on signal/)
-    expect(apache.errorLog()).not.toMatch(/exit signal/)
+    for (const { errorLog } of [event, prefork]) expect(errorLog()).not.toMatch(/exit signal/)
     for (const { errorLog } of [haproxy, asynchronous]) expect(errorLog()).not.toMatch(/exited with code (?!0 )/)
   })
 })

@@ -88,9 +88,10 @@ export function startCrowd<N extends string>(ports: Readonly<Record<N, number>>,
   const byServer = <T>(of: (each: (typeof visitors)[number]) => T) =>
     Object.fromEntries(names.map((name, at) => [name, of(visitors[at]!)])) as Record<N, T>
   return {
-    /** Resolves when each server has served so many more, or one has failed. */
-    async more(count: number): Promise<void> {
-      await Promise.all(visitors.map((each) => each.more(count)))
+    /** Resolves when each server, or each one named, has served so many more or has failed. */
+    async more(count: number, ...only: readonly N[]): Promise<void> {
+      const asked = visitors.filter((_, at) => only.length === 0 || only.includes(names[at]!))
+      await Promise.all(asked.map((each) => each.more(count)))
     },
     /** Ends the visits; what failed at each server. */
     async stop(): Promise<Record<N, readonly unknown[]>> {

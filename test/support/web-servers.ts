@@ -50,13 +50,18 @@ export function startNginxSite({ port, pairs, env, more = '' }: SiteOptions, wor
   return startNginx(port, { env, workers, http: nginxSite({ port, pairs, more }) })
 }
 
-/** What stands inside `http { }`. */
-export function nginxSite({ port, pairs, more = '' }: Omit<SiteOptions, 'env'>): string {
+/** What stands inside `http { }`: `more` after the site, `server` inside of it. */
+export function nginxSite({
+  port,
+  pairs,
+  more = '',
+  server = '',
+}: Omit<SiteOptions, 'env'> & { readonly server?: string }): string {
   const keys = pairs.map(
     ({ certificate, reference }) => `ssl_certificate ${certificate}; ssl_certificate_key ${reference};`,
   )
   return `ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off; keepalive_timeout 0;
-  server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} location / { return 204; } } ${more}`
+  server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} ${server} location / { return 204; } } ${more}`
 }
 
 /** `mpm`: event or prefork. `main`: lines behind the site, outside of its virtual host. */
