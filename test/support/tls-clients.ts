@@ -61,7 +61,7 @@ const gnutls: TlsLibrary = {
   async open(_folder, authority) {
     return oneByOne(async ({ port, name, version, scheme = '' }) => {
       const signatures = gnutlsName(scheme, version)
-      const { told } = await ask(name, 'gnutls-cli', [
+      const told = await ask(name, 'gnutls-cli', [
         '--verbose',
         `--x509cafile=${authority}`,
         `--sni-hostname=${name}`,
@@ -95,7 +95,7 @@ const nss: TlsLibrary = {
       // It has no name for Ed25519.
       const schemes = scheme === undefined || scheme === 'ed25519' ? [] : ['-J', scheme]
       const server = ['-4', '-h', '127.0.0.1', '-a', name, '-p', String(port)]
-      const { told } = await ask(name, 'tstclnt', [...server, '-d', database, '-V', versions, ...schemes, '-v'])
+      const told = await ask(name, 'tstclnt', [...server, '-d', database, '-V', versions, ...schemes, '-v'])
       return { ...parseAnswer(told), scheme: /Signature Scheme: (\S+)/.exec(told)?.[1] ?? '' }
     })
   },
@@ -107,7 +107,7 @@ const openssl: TlsLibrary = {
   tellsScheme: true,
   async open(_folder, authority) {
     return oneByOne(async ({ port, name, version, scheme = '' }) => {
-      const { told } = await ask(name, 'openssl', [
+      const told = await ask(name, 'openssl', [
         ...['s_client', '-ign_eof', '-connect', `127.0.0.1:${port}`, '-servername', name],
         ...['-verify_hostname', name, '-verify_return_error', '-CAfile', authority],
         ...[`-tls${number(version).replace('.', '_')}`, '-sigalgs', scheme],
@@ -132,7 +132,7 @@ const curl: TlsLibrary = {
   async open(_folder, authority) {
     return oneByOne(async ({ port, name, version }) => {
       const versions = [`--tlsv${number(version)}`, '--tls-max', number(version)]
-      const { told } = await ask(name, 'curl', [
+      const told = await ask(name, 'curl', [
         ...['--disable', '--silent', '--show-error', '--include', '--cacert', authority, ...versions],
         ...['--resolve', `${name}:${port}:127.0.0.1`, `https://${name}:${port}/`],
       ])
@@ -204,13 +204,13 @@ export const tlsLibraries = {
 }
 export type TlsLibraryName = keyof typeof tlsLibraries
 
-/** Runs a program that takes the request from its standard input. */
-async function ask(name: string, program: string, args: readonly string[]): Promise<{ readonly told: string }> {
+/** Runs a program that takes the request from its standard input; all it said. */
+async function ask(name: string, program: string, args: readonly string[]): Promise<string> {
   const input = Buffer.from(`GET / HTTP/1.0\r\nHost: ${name}\r\n\r\n`)
   const { status, stdout, stderr } = await run(program, args, { input })
   const told = `${stdout}${stderr}`
   if (status !== 0) throw new Error(`${program} ended with ${status}: ${told}`)
-  return { told }
+  return told
 }
 
 function parseAnswer(told: string): { readonly status: number; readonly protocol: string } {
