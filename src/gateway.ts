@@ -406,10 +406,10 @@ export async function openGateway(
   const xksAddress = config.listen.xks
   // the endpoint is known to `doctor` as soon as the door listens
   if (xksAddress !== null) {
-    const creation = { catalog, hsm, now, group }
-    const proofKey = await openProofKey(creation)
+    const proofKey = (name: string) => openProofKey({ catalog, hsm, now, group: name })
+    await proofKey(group)
     const parts = { config, pipeline, stores: xks.stores, faults, keys, direct, hsm, observer }
-    const door = stack.use(openXksDoor({ ...parts, proofKey: async () => proofKey }))
+    const door = stack.use(openXksDoor({ ...parts, proofKey }))
     const fd = inherited.get('xks')
     const place = fd === undefined ? { host: xksAddress.address, port: xksAddress.port } : { fd }
     const bound = await door.listen(place).catch((cause) => {

@@ -18,8 +18,8 @@ export interface XksDoorParts {
   readonly direct: DirectKeys
   readonly hsm: Pick<Hsm, 'groups'>
   readonly observer: Observer
-  /** The key of health checks. */
-  readonly proofKey: () => Promise<KeyEntry>
+  /** The key of health checks in a group. */
+  readonly proofKey: (group: string) => Promise<KeyEntry>
 }
 
 const vendors: Readonly<Record<string, string>> = {
@@ -54,11 +54,12 @@ export function openXksDoor(parts: XksDoorParts): OpenedXksDoor {
     deadlineMs,
     health: {
       groups: () => hsm.groups(),
-      group: config.defaultGroup,
+      defaultGroup: config.defaultGroup,
       direct,
       proofKey: parts.proofKey,
       vendorOf: (token) => vendors[config.tokens[token]?.profile ?? ''] ?? 'PKCS#11',
-      failed: (cause) => observer.unexpected('xks health', cause),
+      proven: observer.xksProven,
+      failed: (cause, group) => observer.unexpected(`xks health of group ${group}`, cause),
     },
     onRefused: (name) => observer.note('debug', 'request refused', { door: 'xks', name }),
     ...(expectedHost === undefined ? {} : { expectedHost }),

@@ -1,16 +1,21 @@
-/** The key of purpose `xks` that health checks use, so that they never touch a customer's: in account and Region `system`, in no store. */
+/** Keys of purpose `xks` that health checks use, so that they never touch a customer's: one for each group, in account and Region `system`, in no store. */
 import { deadlineIn } from '../call.ts'
 import type { KeyEntry } from '../catalog/catalog.ts'
 import { GatewayError } from '../error.ts'
 import { createBackedKey } from './create-key.ts'
 import type { SystemKeyParts } from './system-keys.ts'
 
-const name = { account: 'system', region: 'system', keyId: 'xks-health' }
+const place = { account: 'system', region: 'system' }
+const first = { ...place, keyId: 'xks-health' }
 const creationMs = 60_000
 
-/** Finds or makes it. @throws GatewayError */
+/** Finds or makes that of `parts.group`. The first one has the plain name, whatever group was the default when it was made. @throws GatewayError */
 export async function openProofKey(parts: SystemKeyParts): Promise<KeyEntry> {
-  const found = await parts.catalog.findKey(name)
+  const { catalog, group } = parts
+  const plain = await catalog.findKey(first)
+  const isPlain = plain === undefined || plain.key.group === group
+  const name = isPlain ? first : { ...place, keyId: `xks-health-${group}` }
+  const found = isPlain ? plain : await catalog.findKey(name)
   if (found?.key.state === 'Enabled') return found
   if (found !== undefined) {
     throw new GatewayError('KeyUnavailable', undefined, { detail: `the health key is ${found.key.state}` })
@@ -25,7 +30,7 @@ export async function openProofKey(parts: SystemKeyParts): Promise<KeyEntry> {
     policy: '',
     tags: {},
     multiRegion: false,
-    group: parts.group,
+    group,
   } as const
   return createBackedKey(parts, plan, deadlineIn(creationMs))
 }

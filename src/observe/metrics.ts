@@ -97,6 +97,9 @@ export function createMetrics() {
     xksCredentials: gauge('xks_credentials', 'Live credentials of an external key store.', ['store']),
     xksBlocked: gauge('xks_blocked', '1 while an external key store is blocked.', ['store']),
     xksKeysBlocked: gauge('xks_keys_blocked', 'Blocked keys of an external key store.', ['store']),
+    xksHealthy: gauge('xks_healthy', '1 if a key of the group encrypted and decrypted at the last GetHealthStatus.', [
+      'group',
+    ]),
     xksCertificate: gauge('xks_certificate_expires_seconds', 'Time until the certificate of the XKS door ends.'),
     auditRecords: counter('audit_records_total', 'Records written to the journal.'),
     auditBytes: counter('audit_bytes_total', 'Bytes written to the journal.'),

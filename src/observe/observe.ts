@@ -39,6 +39,8 @@ export interface Observer {
   /** The text exposition format of Prometheus, and its content type. */
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>
 
+  /** What the last look of GetHealthStatus at a group came to. */
+  xksProven(group: string, isGood: boolean): void
   gatewayStarted(startMs: number): void
   doorOpened(door: string, address: string): void
   /** At every start, for each listener that serves plain HTTP beyond loopback. */
@@ -97,6 +99,7 @@ export function createObserver(options: ObserverOptions): Observer {
       return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() }
     },
 
+    xksProven: (group, isGood) => metrics.xksHealthy.set({ group }, isGood ? 1 : 0),
     gatewayStarted: (startMs) => logger.info({ startMs: Math.round(startMs) }, 'gateway started'),
     doorOpened: (door, address) => logger.info({ door, address }, 'door opened'),
     insecureListener: (door, address) =>

@@ -155,7 +155,7 @@ export function createOperations(parts: OperationParts): Readonly<Record<Api, Xk
       requireOpen(store.name, undefined)
       return { resources: null, demands: [] }
     },
-    perform: () => health.describe(),
+    perform: ({ store }) => health.describe(store),
     record: (input) => ({ requestParameters: record(input), responseElements: null, resources: [] }),
   }
 
