@@ -76,18 +76,20 @@ describe('a key for clients of TLS 1.3', () => {
     expect(records).toEqual([signed('curl'), refused('curl')])
   })
 
-  it('proves NGINX to its upstream', async () => {
+  it('proves NGINX to its upstream, when it is told to use TLS 1.3', async () => {
     await using upstream = await startUpstream(client)
     const [port, proxyPort] = [await findFreePort(), await findFreePort()]
     const proxy = `server { listen 127.0.0.1:${proxyPort} ssl; ssl_certificate ${front.certificate}; ssl_certificate_key ${front.reference};
-      location / { proxy_pass https://127.0.0.1:${upstream.port}; proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;
-        proxy_ssl_certificate ${upstream.clientCertificate}; proxy_ssl_certificate_key ${client.reference}; } }`
+      proxy_ssl_session_reuse off; proxy_ssl_certificate ${upstream.clientCertificate}; proxy_ssl_certificate_key ${client.reference};
+      location / { proxy_pass https://127.0.0.1:${upstream.port}; proxy_ssl_protocols TLSv1.3; }
+      location /default { proxy_pass https://127.0.0.1:${upstream.port}; } }`
     const http = nginxSite({ port, pairs: [front], more: proxy })
     await using _nginx = await startNginx(port, { env: sites.env, http })
-    const records = await recordsOf(client, async () =>
-      expect(await visit(proxyPort, [front])).toMatchObject({ status: 200, keyType: 'ec' }),
-    )
-    expect(records).toEqual([signed('nginx')])
+    const records = await recordsOf(client, async () => {
+      expect(await visit(proxyPort, [front])).toMatchObject({ status: 200, keyType: 'ec' })
+      expect(await visit(proxyPort, [front], { path: '/default' })).toMatchObject({ status: 502 })
+    })
+    expect(records).toEqual([signed('nginx'), refused('nginx')])
   })
 
   it('serves no site', async () => {
