@@ -134,17 +134,7 @@ static int decode_der(void *context, OSSL_CORE_BIO *core_in, int selection, OSSL
         key_free(key);
         return 1;
     }
-    int object_type = OSSL_OBJECT_PKEY;
-    const OSSL_PARAM object[] = {
-        OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object_type),
-        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
-                                         (char *)key_type_name(key->type), 0),
-        OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &key, sizeof key),
-        OSSL_PARAM_construct_end(),
-    };
-    const int done = callback(object, argument);
-    key_free(key);
-    return done;
+    return key_give(key, callback, argument);
 }
 
 static const OSSL_DISPATCH pem_functions[] = {

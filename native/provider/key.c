@@ -2,8 +2,11 @@
 #include "error.h"
 #include "provider.h"
 
+#include <openssl/core_names.h>
+#include <openssl/core_object.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,4 +146,20 @@ struct key *key_from_reference(struct provider *provider, const uint8_t *der, si
         memcpy(key->token, reference.token.data, TOKEN_BYTES);
     }
     return key;
+}
+
+int key_give(struct key *key, OSSL_CALLBACK *callback, void *argument)
+{
+    int object_type = OSSL_OBJECT_PKEY;
+    const OSSL_PARAM object[] = {
+        OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object_type),
+        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
+                                         (char *)key_type_name(key->type), 0),
+        OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &key, sizeof key),
+        OSSL_PARAM_construct_end(),
+    };
+    /* keymgmt's load takes the key out of the reference. */
+    const int done = callback(object, argument);
+    key_free(key);
+    return done;
 }

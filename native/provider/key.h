@@ -8,6 +8,7 @@
 #include "frame.h"
 #include "reference.h"
 
+#include <openssl/core.h>
 #include <openssl/types.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -42,6 +43,8 @@ struct key *key_new(struct provider *provider, enum key_type type);
 struct key *key_from_reference(struct provider *provider, const uint8_t *der, size_t bytes);
 /* Takes over `public_key`; false with an error raised when it is none that the gateway serves. */
 bool key_set_public(struct key *key, EVP_PKEY *public_key);
+/* Gives the key to an application that loads it; what the application does not take is released. */
+int key_give(struct key *key, OSSL_CALLBACK *callback, void *argument);
 struct key *key_share(struct key *key);
 /* The last one wipes the token. NULL is allowed. */
 void key_free(struct key *key);

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
-#include <openssl/core_object.h>
 #include <openssl/crypto.h>
 #include <openssl/params.h>
 #include <openssl/store.h>
@@ -166,22 +165,12 @@ static int store_load(void *context, OSSL_CALLBACK *callback, void *argument,
                       OSSL_PASSPHRASE_CALLBACK *passphrase, void *passphrase_argument)
 {
     struct store *store = context;
-    int object_type = OSSL_OBJECT_PKEY;
     (void)passphrase, (void)passphrase_argument;
     if (store->key == NULL)
         return 0;
     struct key *key = store->key;
     store->key = NULL;
-    const OSSL_PARAM object[] = {
-        OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &object_type),
-        OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
-                                         (char *)key_type_name(key->type), 0),
-        OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &key, sizeof key),
-        OSSL_PARAM_construct_end(),
-    };
-    const int done = callback(object, argument);
-    key_free(key);
-    return done;
+    return key_give(key, callback, argument);
 }
 
 static int store_eof(void *context)
