@@ -37,6 +37,12 @@ const OSSL_ITEM error_reasons[] = {
     {0, NULL},
 };
 
+const char *error_reason_text(enum reason reason)
+{
+    /* They stand in their order. */
+    return error_reasons[reason - 1].ptr;
+}
+
 int error_raise_at(const struct provider *provider, const char *file, int line,
                    const char *function, enum reason reason, const char *format, ...)
 {

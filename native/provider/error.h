@@ -42,6 +42,7 @@ enum reason {
 };
 
 extern const OSSL_ITEM error_reasons[];
+const char *error_reason_text(enum reason reason);
 
 /* `format` may be NULL. Returns 0, so that a failing function can end with it. */
 int error_raise_at(const struct provider *provider, const char *file, int line,

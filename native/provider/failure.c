@@ -1,4 +1,5 @@
 #include "failure.h"
+#include "log.h"
 #include "provider.h"
 
 #include <stdio.h>
@@ -55,12 +56,17 @@ void failure_note_gateway(struct failure *failure, unsigned endpoint,
     note(failure, reason_of_gateway_error(error->code), endpoint, error->text, error->text_bytes);
 }
 
-void failure_raise(const struct failure *failure, const struct provider *provider)
+void failure_raise(const struct failure *failure, struct provider *provider)
 {
-    if (failure->endpoint == NO_ENDPOINT)
+    const char *endpoint = failure->endpoint == NO_ENDPOINT
+                               ? ""
+                               : provider->settings.endpoints[failure->endpoint].name;
+    char text[sizeof provider->settings.endpoints[0].name + 2 + sizeof failure->text];
+    (void)snprintf(text, sizeof text, "%s%s%s", endpoint,
+                   endpoint[0] == '\0' || failure->text[0] == '\0' ? "" : ": ", failure->text);
+    if (text[0] == '\0')
         RAISE(provider, failure->reason, NULL);
     else
-        RAISE(provider, failure->reason, "%s%s%s",
-              provider->settings.endpoints[failure->endpoint].name,
-              failure->text[0] == '\0' ? "" : ": ", failure->text);
+        RAISE(provider, failure->reason, "%s", text);
+    log_failure(provider, error_reason_text(failure->reason), text);
 }

@@ -20,4 +20,5 @@ void failure_note_errno(struct failure *failure, enum reason reason, unsigned en
 /* In the gateway's own words. */
 void failure_note_gateway(struct failure *failure, unsigned endpoint,
                           const struct frame_error *error);
-void failure_raise(const struct failure *failure, const struct provider *provider);
+/* On the error queue, and in the log when there is one. */
+void failure_raise(const struct failure *failure, struct provider *provider);

@@ -1,11 +1,12 @@
 /*
  * One instance of the provider, as one OSSL_LIB_CTX of the application loads it: the core's
  * upcalls, the settings, a library context of its own for public-key work and the pool of
- * connections to the gateway. Everything but the pool is immutable after init, so any thread may
- * use it.
+ * connections to the gateway. Everything but the pool and the log is immutable after init, so any
+ * thread may use it.
  */
 #pragma once
 
+#include "log.h"
 #include "settings.h"
 
 #include <openssl/core.h>
@@ -29,6 +30,7 @@ struct provider {
     struct settings settings;
     /* Of the process that used it last (pool.h). */
     _Atomic(struct pool *) pool;
+    struct log log;
 };
 
 /* A pointer to a function as OSSL_DISPATCH wants it. */

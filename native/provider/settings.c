@@ -47,7 +47,27 @@ static bool parse_switch(const struct provider *provider, const struct source *s
     return true;
 }
 
-/* One of `[alias=]path`; an abstract socket begins with @. */
+/* A path, or an abstract socket, which begins with @. */
+static bool parse_address(const struct provider *provider, const char *setting, const char *word,
+                          size_t bytes, struct sockaddr_un *address, socklen_t *address_bytes)
+{
+    /* The last byte stays 0, as some systems want it. */
+    if (bytes < 2 || bytes >= sizeof address->sun_path || (word[0] != '/' && word[0] != '@'))
+        return RAISE(provider, REASON_SETTING,
+                     "%s: a socket is an absolute path or @name, at most %zu bytes", setting,
+                     sizeof address->sun_path - 1);
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, word, bytes);
+    *address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes + 1);
+    if (word[0] == '@') {
+        address->sun_path[0] = '\0';
+        (*address_bytes)--;
+    }
+    return true;
+}
+
+/* One of `[alias=]socket`. */
 static bool parse_endpoint(const struct provider *provider, const char *word, size_t bytes,
                            struct endpoint *endpoint)
 {
@@ -61,20 +81,10 @@ static bool parse_endpoint(const struct provider *provider, const char *word, si
         word = equals + 1;
         bytes -= alias_bytes + 1;
     }
-    /* The last byte stays 0, as some systems want it. */
-    if (bytes < 2 || bytes >= sizeof endpoint->address.sun_path ||
-        (word[0] != '/' && word[0] != '@'))
-        return RAISE(provider, REASON_SETTING,
-                     "hsmgate-endpoints: a socket is an absolute path or @name, at most %zu bytes",
-                     sizeof endpoint->address.sun_path - 1);
+    if (!parse_address(provider, "hsmgate-endpoints", word, bytes, &endpoint->address,
+                       &endpoint->address_bytes))
+        return false;
     memcpy(endpoint->name, word, bytes);
-    endpoint->address.sun_family = AF_UNIX;
-    memcpy(endpoint->address.sun_path, word, bytes);
-    endpoint->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes + 1);
-    if (word[0] == '@') {
-        endpoint->address.sun_path[0] = '\0';
-        endpoint->address_bytes--;
-    }
     return true;
 }
 
@@ -98,6 +108,14 @@ static bool parse_endpoints(const struct provider *provider, const char *list,
            RAISE(provider, REASON_SETTING, "hsmgate-endpoints is empty");
 }
 
+static bool parse_log(const struct provider *provider, const char *value, struct settings *settings)
+{
+    settings->log_address_bytes = 0;
+    return value == NULL || strcasecmp(value, "off") == 0 ||
+           parse_address(provider, "hsmgate-log", value, strlen(value), &settings->log_address,
+                         &settings->log_address_bytes);
+}
+
 /* The program's name for the audit record of the gateway. nginx rewrites its argv later: a copy. */
 static void copy_app_name(char app[FRAME_APP_BYTES_MAX + 1])
 {
@@ -116,7 +134,8 @@ bool settings_load(const struct provider *provider, OSSL_FUNC_core_get_params_fn
     struct source deadline = {"hsmgate-deadline-ms", "HSMGATE_DEADLINE_MS", NULL};
     struct source pool = {"hsmgate-pool", "HSMGATE_POOL", NULL};
     struct source async = {"hsmgate-async", "HSMGATE_ASYNC", NULL};
-    struct source *sources[] = {&endpoints, &deadline, &pool, &async};
+    struct source log = {"hsmgate-log", "HSMGATE_LOG", NULL};
+    struct source *sources[] = {&endpoints, &deadline, &pool, &async, &log};
     OSSL_PARAM params[sizeof sources / sizeof *sources + 1];
     size_t count = 0;
     for (; count < sizeof sources / sizeof *sources; count++)
@@ -137,5 +156,6 @@ bool settings_load(const struct provider *provider, OSSL_FUNC_core_get_params_fn
     return parse_endpoints(provider, endpoints.value, settings) &&
            parse_number(provider, &deadline, 10, 60000, &settings->deadline_ms) &&
            parse_number(provider, &pool, 1, SETTINGS_POOL_MAX, &settings->pool_max) &&
-           parse_switch(provider, &async, &settings->async);
+           parse_switch(provider, &async, &settings->async) &&
+           parse_log(provider, log.value, settings);
 }

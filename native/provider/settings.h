@@ -32,6 +32,9 @@ struct settings {
     unsigned deadline_ms;
     unsigned pool_max;
     bool async;
+    /* The socket of a syslog daemon; log_address_bytes is 0 when there is none. */
+    struct sockaddr_un log_address;
+    socklen_t log_address_bytes;
     char app[FRAME_APP_BYTES_MAX + 1];
 };
 

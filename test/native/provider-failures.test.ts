@@ -3,10 +3,12 @@
  * queue, and what another endpoint or moment can still do is done. Times are bounds with room for a busy machine.
  */
 import { chmodSync } from 'node:fs'
+import path from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { errorNumbers } from '../../src/transport/offload/frames.ts'
 import { type Answer, type HksEndpoint, type HksKey, startHksEndpoint } from '../support/hks-endpoint.ts'
 import { buildProvider, runDriver } from '../support/provider.ts'
+import { startSyslog } from '../support/syslog.ts'
 
 interface Attempt {
   readonly ms: number
@@ -381,5 +383,36 @@ describe('several endpoints', () => {
     expect(first.connections.accepted).toBe(0)
     const [unknown] = await burst(key, 1, first.socketPath)
     expect(unknown?.said).toContain('endpoint of the key reference not configured:backup')
+  })
+})
+
+describe('the log', () => {
+  it('has one line a second of signatures that failed, with their number', async () => {
+    await using endpoint = await startHksEndpoint()
+    const key = endpoint.addKey('P-256')
+    const HSMGATE_LOG = path.join(endpoint.folder, 'log')
+    await using syslog = await startSyslog(HSMGATE_LOG)
+    const refusal: Answer = { error: errorNumbers.policyDenied, text: 'not this' }
+    // biome-ignore lint/suspicious/noThenProperty: what follows the pause, after which a second line may be written
+    const later: Answer = { afterMs: 1100, then: refusal }
+    endpoint.onRequest = (_request, at) => (at === 0 ? 'sign' : at === 4 ? later : refusal)
+    await burst(key, 5, endpoint.socketPath, { HSMGATE_LOG, HSMGATE_DEADLINE_MS: '20000' })
+    await expect.poll(() => syslog.lines, { timeout: 20_000 }).toHaveLength(2)
+    const said = `gateway denied the signature: ${endpoint.socketPath}: not this`
+    const [first = '', second = ''] = syslog.lines
+    expect(first).toMatch(/^<27>driver\[\d+\]: hsmgate: /)
+    expect(first.slice(first.indexOf('hsmgate: '))).toBe(`hsmgate: ${said}`)
+    expect(second.slice(second.indexOf('hsmgate: '))).toBe(`hsmgate: ${said} (2 more before)`)
+  })
+
+  it('that nobody reads holds up nothing', async () => {
+    await using endpoint = await startHksEndpoint()
+    const key = endpoint.addKey('P-256', { endpoint: 'elsewhere' })
+    const HSMGATE_LOG = path.join(endpoint.folder, 'log')
+    const lost = await burst(key, 2, endpoint.socketPath, { HSMGATE_LOG })
+    for (const { said } of lost) expect(said).toContain('endpoint of the key reference not configured:elsewhere')
+    await using syslog = await startSyslog(HSMGATE_LOG)
+    await burst(key, 1, endpoint.socketPath, { HSMGATE_LOG })
+    await expect.poll(() => syslog.lines).toEqual([expect.stringMatching(/not configured: elsewhere$/)])
   })
 })

@@ -168,6 +168,8 @@ describe('settings that are not valid', () => {
     ['HSMGATE_POOL', '0', 'hsmgate-pool is a number from 1 to 1024'],
     ['HSMGATE_POOL', '-1', 'hsmgate-pool is a number from 1 to 1024'],
     ['HSMGATE_ASYNC', 'perhaps', 'hsmgate-async is on or off'],
+    ['HSMGATE_LOG', 'dev/log', 'hsmgate-log: a socket is an absolute path or @name'],
+    ['HSMGATE_LOG', '', 'hsmgate-log: a socket is an absolute path or @name'],
     ['HSMGATE_ENDPOINTS', ' , ', 'hsmgate-endpoints is empty'],
     ['HSMGATE_ENDPOINTS', 'run/sign.sock', 'a socket is an absolute path or @name'],
     ['HSMGATE_ENDPOINTS', `/${'x'.repeat(108)}`, 'a socket is an absolute path or @name'],
