@@ -69,8 +69,12 @@ export interface OffloadRecord {
 
 /** Records of the signing socket, of one binding unless all are wanted. */
 export async function offloadRecords(gateway: TestGateway, name?: string): Promise<readonly OffloadRecord[]> {
-  const records = await gateway.auditRecords()
-  return records
+  return recordsOf(await gateway.auditRecords(), name)
+}
+
+/** Of lines of a journal. */
+export function recordsOf(lines: readonly { readonly event: object }[], name?: string): readonly OffloadRecord[] {
+  return lines
     .map(({ event }) => event as unknown as OffloadRecord)
     .filter(({ eventSource }) => eventSource === 'hsmgate.offload')
     .filter(({ userIdentity }) => name === undefined || userIdentity.arn.endsWith(`:user/hsmgate/tls/${name}`))

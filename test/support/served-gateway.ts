@@ -7,7 +7,8 @@
  *   served.kill('SIGKILL')
  */
 import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import os from 'node:os'
 import path from 'node:path'
 import { KMSClient } from '@aws-sdk/client-kms'
 import { askSocket, type Question } from '../../src/cli/operator-client.ts'
@@ -91,6 +92,29 @@ export async function serveGateway(token: TestToken, options: ServeOptions = {})
     await running[Symbol.asyncDispose]()
     throw cause
   }
+}
+
+/**
+ * Another gateway with the same keys, principals and bindings: a copy of what `serveGateway` left of one that has been stopped, token and state, in
+ * a folder of its own. From then on they know nothing of each other.
+ */
+export async function copyServed(token: TestToken): Promise<TestToken> {
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'hsmgate-token-'))
+  const copy: TestToken = {
+    ...token,
+    directory,
+    pinFile: path.join(directory, 'softhsm/pin'),
+    env: { SOFTHSM2_CONF: path.join(directory, 'softhsm/softhsm2.conf') },
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),
+  }
+  for (const folder of ['softhsm', 'state']) {
+    await cp(path.join(token.directory, folder), path.join(directory, folder), { recursive: true })
+  }
+  const conf = await readFile(token.env.SOFTHSM2_CONF, 'utf8')
+  await writeFile(copy.env.SOFTHSM2_CONF, conf.replaceAll(token.directory, directory))
+  const administrator = administrators.get(path.join(token.directory, 'state'))
+  if (administrator !== undefined) administrators.set(path.join(directory, 'state'), administrator)
+  return copy
 }
 
 async function createAdministrator(ask: ServedGateway['ask']): Promise<TestCredentials> {

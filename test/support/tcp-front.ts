@@ -57,7 +57,7 @@ export async function startTcpFront(target?: number, line: TcpLine = {}): Promis
     const flush = () => {
       timer = undefined
       while (late[0] !== undefined && late[0].dueMs <= performance.now()) deliver(late.shift()?.chunk)
-      if (late[0] !== undefined) timer = setTimeout(flush, late[0].dueMs - performance.now())
+      if (late[0] !== undefined) timer = setTimeout(flush, Math.max(0, late[0].dueMs - performance.now()))
     }
     const take = (chunk: Buffer | undefined) => {
       const ms = lineMs()

@@ -33,15 +33,17 @@ interface Asked {
   ask<T>(noun: string, verb: string, question?: Question): Promise<T>
 }
 
+/** deploy/openssl/openssl.cnf as `folder`/openssl.cnf, for this socket. */
+export function writeSiteConf(folder: string, socket: string, deadlineMs: number): string {
+  const text = template.replace('hsmgate-deadline-ms = 1000', `hsmgate-deadline-ms = ${deadlineMs}`)
+  return writeOpensslConf(folder, text, socket)
+}
+
 /** `socket`: of the gateway or relay that signs. */
 export function openTlsSites(gateway: Asked, socket: string, deadlineMs = 5000): TlsSites {
   const folder = mkdtempSync(path.join(tmpdir(), 'hsmgate-sites-'))
   chmodSync(folder, 0o755)
-  const conf = writeOpensslConf(
-    folder,
-    template.replace('hsmgate-deadline-ms = 1000', `hsmgate-deadline-ms = ${deadlineMs}`),
-    socket,
-  )
+  const conf = writeSiteConf(folder, socket, deadlineMs)
   let count = 0
   return {
     folder,
@@ -126,7 +128,7 @@ export function visit(
 }
 
 /** Clients that visit a site without a pause until they are told to stop. */
-export function startVisitors(port: number, site: TlsSite, clients: number) {
+export function startVisitors(port: number, site: Pick<TlsSite, 'certificate'>, clients: number) {
   return startVisits(clients, async () => {
     const { status, isReused } = await visit(port, [site])
     if (status !== 204 || isReused) throw new Error(`${status} ${isReused}`)
