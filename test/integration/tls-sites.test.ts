@@ -231,9 +231,10 @@ describe.each([
     const asked = front.accepted
     const records = await recordsOf(async () => {
       expect(await call(rsaInFile, exchange)).toMatchObject({ status: 204, protocol: 'TLSv1.2' })
-      for (const host of [rsaInModule, dual]) {
-        await expect(call(host, exchange)).rejects.toThrow(refusal)
-      }
+      for (const host of [rsaInModule, dual]) await expect(call(host, exchange)).rejects.toThrow(refusal)
+      // Forward secrecy is on offer, too, but NGINX and Apache let the client choose.
+      const first = { ...exchange, ciphers: `${exchange.ciphers}:ECDHE-RSA-AES128-GCM-SHA256` }
+      if (!kind.startsWith('HAProxy')) await expect(call(rsaInModule, first)).rejects.toThrow(refusal)
     })
     expect(records).toEqual([])
     expect(front.accepted).toBe(asked)
@@ -255,7 +256,11 @@ describe.each([
     })
     expect(records).toEqual([])
     expect(front.accepted).toBe(asked)
-    expect(await call(dual, { maxVersion: 'TLSv1.2' }, oldPort)).toMatchObject({ status: 204, protocol: 'TLSv1.2' })
+    const serves = await recordsOf(async () => {
+      const visited = await call(dual, { maxVersion: 'TLSv1.2' }, oldPort)
+      expect(visited).toMatchObject({ status: 204, protocol: 'TLSv1.2' })
+    })
+    expect(serves).toHaveLength(1)
   })
 })
 
