@@ -436,6 +436,7 @@ export async function openGateway(
   )
   for (const [name, fd] of offload.listeners) listeners.set(name, fd)
   for (const endpoint of offload.endpoints) observer.doorOpened('offload', endpoint)
+  observer.watch({ relays: () => ({ approved: relays.list(), certificateEndsAt: offload.certificateEndsAt }) })
 
   const unknownObjects = Promise.all(
     Object.keys(config.groups).map((name) => findUnknownObjects({ catalog, hsm }, name)),

@@ -17,6 +17,7 @@ import { createLineLimit } from './line-limit.ts'
 import { type LogLevel, openLog } from './log.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { observeOffloadEvents } from './offload-events.ts'
+import { type RelaysState, setRelayGauges } from './relay-gauges.ts'
 import { setXksGauges, type XksDoorState } from './xks-gauges.ts'
 
 /** What the XKS door shows of itself. */
@@ -35,6 +36,7 @@ export interface Observer {
     /** What stands against destroying keys. */
     readonly pauses?: () => readonly { readonly reason: string }[]
     readonly xks?: () => XksState
+    readonly relays?: () => RelaysState
   }): void
   /** The text exposition format of Prometheus, and its content type. */
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>
@@ -76,6 +78,7 @@ export function createObserver(options: ObserverOptions): Observer {
   let journal: Pick<Journal, 'state'> | undefined
   let pauses: () => readonly { readonly reason: string }[] = () => []
   let xks: (() => XksState) | undefined
+  let relays: (() => RelaysState) | undefined
 
   return {
     calls: observeCalls(metrics, logger, limit),
@@ -88,11 +91,13 @@ export function createObserver(options: ObserverOptions): Observer {
       journal = parts.journal ?? journal
       pauses = parts.pauses ?? pauses
       xks = parts.xks ?? xks
+      relays = parts.relays ?? relays
     },
     async metrics() {
       setGroupGauges(metrics, groups())
       if (journal) setJournalGauges(metrics, journal.state())
       if (xks) setXksGauges(metrics, xks())
+      if (relays) setRelayGauges(metrics, relays())
       for (const reason of pauseReasons) {
         metrics.destructionPaused.set({ reason }, pauses().some((pause) => pause.reason === reason) ? 1 : 0)
       }

@@ -227,3 +227,11 @@ describe('the listener for relays', () => {
     await client.ping()
   })
 })
+
+it('shows how long the certificates of relays and the one that they are shown are good for', async () => {
+  const { text } = await gateway.gateway.observer.metrics()
+  const daysLeft = (pattern: RegExp) => Number(pattern.exec(text)?.[1]) / 86_400
+  expect(daysLeft(/^hsmgate_relay_certificate_expires_seconds\{relay="web-host"\} (.+)$/m)).toBeCloseTo(30, 0)
+  expect(daysLeft(/^hsmgate_relay_door_certificate_expires_seconds (.+)$/m)).toBeCloseTo(2, 0)
+  expect(text).toMatch(/^hsmgate_offload_connections\{peer="relay"\} \d+$/m)
+})

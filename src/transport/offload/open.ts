@@ -1,4 +1,5 @@
 /** Composition of the offload door: sockets with their rights, inherited ones, the listener for relays. Closing the door closes them all. */
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo, Server } from 'node:net'
 import type { TlsBindings } from '../../authenticate/tls-bindings.ts'
@@ -34,6 +35,8 @@ export interface OpenedOffload extends AsyncDisposable {
   readonly listeners: ReadonlyMap<string, number>
   /** Paths of sockets, and `tls://` for relays. */
   readonly endpoints: readonly string[]
+  /** End of the certificate that relays are shown, epoch milliseconds; undefined without a listener for them. */
+  readonly certificateEndsAt: number | undefined
 }
 
 const backlog = 4096
@@ -63,9 +66,13 @@ export async function openOffload(parts: OffloadParts): Promise<OpenedOffload> {
   const listeners = new Map<string, number>()
   const endpoints: string[] = []
   let sockets: LocalSockets | undefined
+  let certificateEndsAt: number | undefined
   const opened: OpenedOffload = {
     listeners,
     endpoints,
+    get certificateEndsAt() {
+      return certificateEndsAt
+    },
     async [Symbol.asyncDispose]() {
       await door.close()
       await sockets?.[Symbol.asyncDispose]()
@@ -98,6 +105,7 @@ export async function openOffload(parts: OffloadParts): Promise<OpenedOffload> {
       fd === undefined ? listenOnPort(each, address, port) : listenOnDescriptor(each, fd),
     )
     listeners.set('relay', descriptorOf(server))
+    certificateEndsAt = Date.parse(new X509Certificate(pem.cert).validTo)
     const bound = server.address() as AddressInfo
     endpoints.push(`tls://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`)
   }
