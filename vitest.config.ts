@@ -2,6 +2,7 @@
  * How the tests run: files in parallel on two processes, each file in a process of its own, because a process can load a PKCS#11
  * module only once. The properties of test/fuzz run bounded; npm run fuzz runs them for long. Bench has a command of its own.
  */
+import path from 'node:path'
 import { defineConfig } from 'vitest/config'
 
 const [major] = process.versions.node.split('.')
@@ -11,10 +12,14 @@ if (Number(major) < 24) {
   )
 }
 
+// The processes of tests and their workers compile nothing twice, as those of ./hsmgate do not.
+process.env.NODE_COMPILE_CACHE ??= path.join(import.meta.dirname, 'node_modules/.cache/hsmgate')
+
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/bench/**'],
+    globalSetup: ['test/support/known-capabilities.ts'],
     setupFiles: ['test/support/observe-test-file.ts'],
     reporters: ['default', './test/support/compatibility-reporter.ts'],
     pool: 'forks',

@@ -11,6 +11,7 @@ import { KMSClient, type KMSClientConfig } from '@aws-sdk/client-kms'
 import { askSocket, type Question } from '../../src/cli/operator-client.ts'
 import { parseConfig } from '../../src/config/load.ts'
 import { type Gateway, type GatewayOverrides, openGateway } from '../../src/gateway.ts'
+import { startKnowing } from './known-capabilities.ts'
 import { noteOperations } from './observed-operations.ts'
 import { createTestToken, type TestToken } from './softhsm.ts'
 
@@ -76,7 +77,9 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
     }),
     path.join(directory, 'config.json'),
   )
-  let gateway = await openGateway(config, options.overrides)
+  const open = () => openGateway(config, options.overrides)
+  const isUsual = config.tokens.softhsm?.label === token.label && config.tokens.softhsm.profile === 'softhsm'
+  let gateway = await (isUsual ? startKnowing('softhsm', token, directory, open) : open())
   const clients: KMSClient[] = []
 
   const createUser = async (name: string, policy?: unknown, account = testAccount): Promise<TestCredentials> => {
@@ -128,7 +131,7 @@ export async function startGateway(options: TestGatewayOptions = {}): Promise<Te
     },
     async restart() {
       await gateway[Symbol.asyncDispose]()
-      gateway = await openGateway(config, options.overrides)
+      gateway = await open()
     },
     async [Symbol.asyncDispose]() {
       for (const client of clients) client.destroy()
