@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a checkout ready: `deploy/setup.sh run` for `npm start`, `deploy/setup.sh test` for `npm test`.
+# Makes a checkout ready: `deploy/setup.sh run` for `npm start`, `deploy/setup.sh test` for `npm test`, `deploy/setup.sh relay` for a web host
+# whose gateways are elsewhere: the relay and the OpenSSL provider, without software HSM and without what only development needs.
 #
 # It looks first, prints what is missing and why, and installs only that, from the Debian and npm registries and nowhere else.
 # What is done leaves a stamp inside node_modules, so that a second run starts neither npm nor apt-get. It starts no service.
@@ -7,12 +8,14 @@
 set -euo pipefail
 
 # package | commands or absolute file patterns, one of which proves it present | why
+needed_to_relay=(
+  'g++          | g++                         | compiles the native addon'
+  'make         | make                        | drives the native builds'
+  'libssl-dev   | /usr/include/openssl/provider.h /usr/include/*/openssl/provider.h | headers of the OpenSSL that TLS servers use; the provider is compiled against them'
+)
 needed_to_run=(
   'softhsm2     | /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so | the software HSM: a PKCS#11 module for machines without hardware'
-  'g++          | g++                         | compiles the native addon and pkcs11js'
-  'make         | make                        | drives the native builds'
   'python3      | python3                     | node-gyp, which builds pkcs11js, is written in it'
-  'libssl-dev   | /usr/include/openssl/provider.h /usr/include/*/openssl/provider.h | headers of the OpenSSL that TLS servers use; the provider is compiled against them'
 )
 needed_to_test=(
   'awscli        | aws                        | an unmodified AWS client that the tests drive'
@@ -117,9 +120,17 @@ require_npm() {
     give_up "Node.js is $version; its npm cannot install the project" "$remedy"
 }
 
+is_stamped() { [[ -f $1 && $(<package-lock.json) == "$(<"$1")" ]]; }
+
+# npm ci removes what was there, stamps included, so at most one of them is there.
 install_npm_packages() {
   local stamp=node_modules/.hsmgate-lock command='npm ci --ignore-scripts --include=dev --include=optional'
-  [[ -f $stamp && $(<package-lock.json) == "$(<"$stamp")" ]] && return
+  is_stamped "$stamp" && return
+  if [[ $1 == relay ]]; then
+    stamp=node_modules/.hsmgate-lock-relay
+    command='npm ci --ignore-scripts --omit=dev --include=optional'
+    is_stamped "$stamp" && return
+  fi
   [[ ! -L node_modules ]] ||
     give_up "node_modules is a symbolic link, and npm would empty the folder it points to, $(readlink node_modules)" 'rm node_modules, then run the same command again'
   require_npm
@@ -176,7 +187,8 @@ build_native() {
 
 set_up() {
   local purpose=$1 lock
-  local -a packages=("${needed_to_run[@]}")
+  local -a packages=("${needed_to_relay[@]}")
+  [[ $purpose == relay ]] || packages+=("${needed_to_run[@]}")
   [[ $purpose == test ]] && packages+=("${needed_to_test[@]}")
   PATH=$(path_without_project)
   if type -P flock >/dev/null; then
@@ -184,9 +196,10 @@ set_up() {
     flock "$lock"
   fi
   install_debian_packages "${packages[@]}"
-  install_npm_packages
+  install_npm_packages "$purpose"
   install_node
-  build_pkcs11js
+  # A relay opens no PKCS#11 module.
+  [[ $purpose == relay ]] || build_pkcs11js
   # The tests also need the module that makes other modules fail.
   if [[ $purpose == test ]]; then
     unpack_program promtool prometheus /usr/bin/promtool 'which checks metrics and alert rules'
@@ -200,9 +213,9 @@ set_up() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   case ${1-} in
-    run | test) ;;
+    run | test | relay) ;;
     *)
-      printf 'usage: deploy/setup.sh run|test\n' >&2
+      printf 'usage: deploy/setup.sh run|test|relay\n' >&2
       exit 2
       ;;
   esac

@@ -213,7 +213,33 @@ describe('deploy/setup.sh', () => {
     expect(await setUp('run')).toMatchObject({ status: 1, stderr: expect.stringContaining('missing: npm') })
   })
 
-  it('knows only its two purposes', async () => {
-    expect(await setUp('everything')).toMatchObject({ status: 2, stderr: 'usage: deploy/setup.sh run|test\n' })
+  it('needs no software HSM, no pkcs11js and nothing of development for a relay', async () => {
+    await offer('g++', note)
+    await offer('make', note)
+    await offerNpm()
+    expect(await setUp('relay')).toMatchObject({ status: 0, stderr: '' })
+    expect(await calls()).toEqual([
+      expect.stringMatching(/^npm ci --ignore-scripts --omit=dev /),
+      expect.stringMatching(/^npm rebuild node /),
+    ])
+    expect(await setUp('relay')).toEqual({ status: 0, stdout: '', stderr: '' })
+    expect(await calls()).toHaveLength(2)
+  })
+
+  it('installs what a gateway needs where a relay was set up, and nothing where it is the other way round', async () => {
+    await offerCompilers()
+    await offerNpm()
+    await setUp('relay')
+    await setUp('run')
+    const before = await calls()
+    expect(
+      before.filter((call) => call.startsWith('npm ci')).map((call) => /--(omit|include)=dev/.exec(call)?.[1]),
+    ).toEqual(['omit', 'include'])
+    expect(await setUp('relay')).toEqual({ status: 0, stdout: '', stderr: '' })
+    expect(await calls()).toEqual(before)
+  })
+
+  it('knows only its three purposes', async () => {
+    expect(await setUp('everything')).toMatchObject({ status: 2, stderr: 'usage: deploy/setup.sh run|test|relay\n' })
   })
 })
