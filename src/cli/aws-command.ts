@@ -1,4 +1,4 @@
-/** The command that a developer pastes into another terminal: complete, and quoted for a POSIX shell. */
+/** Commands that a developer pastes into another terminal: complete, and quoted for a POSIX shell. */
 import path from 'node:path'
 import { type Config, isLoopback } from '../config/config.ts'
 import type { Terminal } from './terminal.ts'
@@ -29,6 +29,13 @@ export function formatAwsCommand(parts: AwsCommandParts, environment: Terminal['
   words.push('kms create-key --description', quote('my first key'))
   return words.join(' ')
 }
+
+/** Shows a TLS server with a key in the module, from any folder. */
+export function formatTlsCommand(configFile: string): string {
+  return `HSMGATE_CONFIG=${quote(configFile)} ${quote(tryTls)}`
+}
+
+const tryTls = path.resolve(import.meta.dirname, '../../deploy/try-tls.sh')
 
 /** An address that stands for all of them is no address to connect to. */
 function reachable(endpoint: string): string {

@@ -1,5 +1,5 @@
 /** From nothing to a working gateway and back, as a developer does it: the real command, SoftHSM2, Debian's AWS CLI. */
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
@@ -8,6 +8,7 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type HsmgateProcess, runHsmgateProcess, startHsmgate } from '../support/hsmgate-process.ts'
+import { findFreePort } from '../support/nginx.ts'
 
 const patience = 180_000
 let home: string
@@ -79,6 +80,27 @@ describe('hsmgate dev', () => {
     }
     expect(await readFile(inDirectory('credentials'), 'utf8')).toBe(before)
     expect(await hsmgate('key', 'list')).toMatchObject({ code: 3 })
+  })
+
+  it('names its signing socket and prints a command that shows a TLS server with a key in the module', {
+    timeout: patience,
+  }, async () => {
+    await using running = dev()
+    const [, socket] = await running.output(/^ {2}signing +(\S+)$/m)
+    expect((await stat(socket!)).isSocket()).toBe(true)
+    const [, line] = await running.output(/^ {2}(HSMGATE_CONFIG=.*try-tls\.sh)$/m)
+    // a group of its own, to be interrupted as a terminal does it
+    const env = { PATH: '/usr/bin:/bin', HOME: home }
+    const shown = spawn('/bin/bash', ['-c', `${line} ${await findFreePort()}`], { env, cwd: home, detached: true })
+    let said = ''
+    for (const stream of [shown.stdout, shown.stderr]) stream.on('data', (text) => (said += text))
+    const ended = once(shown, 'close')
+    await Promise.race([expect.poll(() => said, { timeout: 60_000 }).toContain('stays until Ctrl-C'), ended])
+    expect(said).toMatch(/^Peer signature type: ECDSA\nVerification: OK$/m)
+    expect((await json('tls', 'list')).bindings).toHaveLength(1)
+    process.kill(-shown.pid!, 'SIGINT')
+    await ended
+    expect((await json('tls', 'list')).bindings).toEqual([])
   })
 
   it('takes an interrupt that arrives twice, from the terminal and from npm, for one', {

@@ -80,7 +80,8 @@ it(
       file,
       'offload',
     ])
-    await running.output(/"ready": true/)
+    const [ready] = await running.output(/\{\s*"ready": true[\s\S]*?\n\}/)
+    expect(JSON.parse(ready)).toMatchObject({ endpoints: { offload: [file] } })
     const run = path.join(path.dirname(config), 'run')
     expect(existsSync(path.join(run, 'sign.sock'))).toBe(false)
     const key = await makeKey(path.join(run, 'operator.sock'))

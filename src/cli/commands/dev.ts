@@ -10,7 +10,7 @@ import type { Config } from '../../config/config.ts'
 import type { Gateway } from '../../gateway.ts'
 import { addAction } from '../action.ts'
 import { administratorName, ensureAdministrator } from '../administrator.ts'
-import { formatAwsCommand } from '../aws-command.ts'
+import { formatAwsCommand, formatTlsCommand } from '../aws-command.ts'
 import type { Credentials } from '../credentials-file.ts'
 import { loadDevelopmentConfig } from '../development-config.ts'
 import { completeDevelopmentFolder, type Development, placeDevelopment } from '../development-folder.ts'
@@ -95,14 +95,15 @@ async function becomeReady(
     selfTest: proof?.steps ?? null,
   }
   show(terminal, options, report, () => {
-    const line =
+    const aws =
       endpoints.kms !== undefined && credentials !== undefined
         ? formatAwsCommand(
             { endpoint: endpoints.kms, credentialsFile, region: credentials.region, config },
             terminal.environment,
           )
         : undefined
-    return formatWelcome(report, config, proof, line)
+    const tls = config.listen.offload === null ? undefined : formatTlsCommand(config.file)
+    return formatWelcome(report, config, proof, { aws, tls })
   })
 }
 
@@ -133,7 +134,7 @@ function formatWelcome(
   report: Report,
   config: Config,
   proof: Proof | undefined,
-  awsCommand: string | undefined,
+  commands: { readonly aws: string | undefined; readonly tls: string | undefined },
 ): string {
   const tokens = Object.entries(config.tokens).map(([name, token]) => `token ${name} (${path.basename(token.module)})`)
   const places = formatFields([
@@ -145,7 +146,8 @@ function formatWelcome(
   return [
     ...(proof === undefined ? [] : [`self-test: ${proof.steps.join(', ')}: ok (${Math.round(proof.elapsedMs)} ms)\n`]),
     `\nhsmgate ${packageJson.version} is ready\n${formatEndpoints(report.endpoints)}\n${places}`,
-    ...(awsCommand === undefined ? [] : [`\nTry it in another terminal:\n  ${awsCommand}\n`]),
+    ...(commands.aws === undefined ? [] : [`\nTry it in another terminal:\n  ${commands.aws}\n`]),
+    ...(commands.tls === undefined ? [] : [`\nA TLS server whose key stays in the module:\n  ${commands.tls}\n`]),
     '\nCtrl-C stops it; the keys stay.\n',
   ].join('')
 }

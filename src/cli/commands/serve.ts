@@ -38,12 +38,14 @@ export function formatEndpoints(endpoints: {
   readonly xks?: string
   readonly operator?: string
   readonly operatorSocket: string
+  readonly offload: readonly string[]
 }): string {
-  const { kms, xks, operator, operatorSocket } = endpoints
+  const { kms, xks, operator, operatorSocket, offload } = endpoints
   return formatFields([
     ...(kms === undefined ? [] : [['  KMS', kms] as const]),
     ...(xks === undefined ? [] : [['  XKS', xks] as const]),
     ...(operator === undefined ? [] : [['  operator', `${operator}/metrics, /healthz, /readyz`] as const]),
     ['  socket', operatorSocket],
+    ...offload.map((endpoint) => ['  signing', endpoint] as const),
   ])
 }

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { ProblemsError } from '../../problem.ts'
 import { descriptorOf } from '../descriptor.ts'
 import { findGroupId } from '../socket-group.ts'
-import { giveUpPath, listenOnPath } from '../unix-socket.ts'
+import { findSocketPath, giveUpPath, listenOnPath } from '../unix-socket.ts'
 
 export interface LocalSocketPlaces {
   readonly socket: string
@@ -56,8 +56,7 @@ export async function openLocalSockets(places: LocalSocketPlaces, parts: LocalSo
     if (!/^offload(-\d+)?$/.test(name)) continue
     const server = await open((each) => listenOnDescriptor(each, fd))
     listeners.set(name, descriptorOf(server))
-    // The kernel knows a socket by the name that it was bound under (unix-socket.ts).
-    endpoints.push(String(server.address()).replace(/~$/, ''))
+    endpoints.push(findSocketPath(fd) ?? `descriptor ${fd}`)
   }
   if (listeners.size > 0) return opened
 
