@@ -6,6 +6,7 @@
 #include "core/process.h"
 #include "core/secret.h"
 #include "module_object.h"
+#include "pipe_object.h"
 #include "pool_object.h"
 #include "values.h"
 #include "verification.h"
@@ -22,6 +23,11 @@ namespace
 Napi::Value openModule(const Napi::CallbackInfo &args)
 {
     return args.Env().GetInstanceData<Classes>()->module.New({args[0], args[1]});
+}
+
+Napi::Value openPipe(const Napi::CallbackInfo &args)
+{
+    return args.Env().GetInstanceData<Classes>()->pipe.New({args[0], args[1]});
 }
 
 Napi::Value peerCredentials(const Napi::CallbackInfo &args)
@@ -88,8 +94,10 @@ Napi::Object start(Napi::Env env, Napi::Object exports)
     auto *classes = new Classes;
     classes->module = Napi::Persistent(ModuleObject::define(env));
     classes->pool = Napi::Persistent(PoolObject::define(env));
+    classes->pipe = Napi::Persistent(PipeObject::define(env));
     env.SetInstanceData(classes);
     exports.Set("openModule", Napi::Function::New<openModule>(env, "openModule"));
+    exports.Set("openPipe", Napi::Function::New<openPipe>(env, "openPipe"));
     exports.Set("peerCredentials", Napi::Function::New<peerCredentials>(env, "peerCredentials"));
     exports.Set("lockFile", Napi::Function::New<lock>(env, "lockFile"));
     exports.Set("hardenProcess", Napi::Function::New<harden>(env, "hardenProcess"));

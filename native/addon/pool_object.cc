@@ -207,6 +207,7 @@ void PoolBinding::submit(const Napi::CallbackInfo &args)
     const std::span<uint8_t> input = bytesOrNull(env, args[6], "input");
     const std::span<uint8_t> aux = bytesOrNull(env, args[7], "aux");
     const uint64_t outMax = integerOf(env, args[8], "outMax", outputBytesMax);
+    const uint64_t budgetMs = integerOf(env, args[9], "budgetMs", UINT32_MAX);
     const bool inputIsTemplate = op == static_cast<uint64_t>(Op::generateKeyPair);
     if (op == 0)
         throw Napi::RangeError::New(env, "op is out of range");
@@ -223,6 +224,7 @@ void PoolBinding::submit(const Napi::CallbackInfo &args)
     job->key = key;
     job->key2 = key2;
     job->outMax = outMax;
+    job->endsAt = std::chrono::steady_clock::now() + std::chrono::milliseconds(budgetMs);
     if (keepInput) {
         napi_ref reference = nullptr;
         if (napi_create_reference(env, args[6], 1, &reference) != napi_ok)
@@ -295,13 +297,13 @@ bool PoolBinding::toBatch(napi_env env, napi_value &batch)
     for (uint32_t i = 0; i < n; i++) {
         const Job &job = *finished_[i];
         ids[i] = job.id;
-        rvs[i] = static_cast<double>(job.rv);
+        rvs[i] = job.isLate ? -1 : static_cast<double>(job.rv);
         handles[i] = job.handle;
         handles2[i] = job.handle2;
         hsmMicros[i] = job.hsmMicros;
         queueMicros[i] = job.queueMicros;
         napi_value output = null;
-        if (job.rv == CKR_OK && givesOutput(job.op) &&
+        if (job.rv == CKR_OK && !job.isLate && givesOutput(job.op) &&
             napi_create_buffer_copy(env, job.outputLength, job.output.data(), nullptr, &output) !=
                 napi_ok)
             return false;
@@ -351,11 +353,21 @@ Napi::Value PoolBinding::close(Napi::Env env)
     return Napi::Value(env, promise);
 }
 
+void PoolBinding::serve(std::shared_ptr<Pipe> pipe)
+{
+    if (closeAsked_ || phase_.load(std::memory_order_relaxed) != Phase::open)
+        throw Napi::Error::New(env_, "the pool is closed");
+    pipe_ = std::move(pipe);
+    pipe_->attach(&pool_);
+}
+
 void PoolBinding::beginClose()
 {
     if (closeAsked_)
         return;
     closeAsked_ = true;
+    if (pipe_ != nullptr)
+        pipe_->attach(nullptr);
     phase_.store(Phase::closing);
     updateReference();
     departure_.blocked++;

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "core/pipe.h"
 #include "core/pool.h"
 #include "exit.h"
 #include "module_object.h"
@@ -35,6 +36,8 @@ public:
     void submit(const Napi::CallbackInfo &args);
     Napi::Value depth(Napi::Env env) const;
     Napi::Value close(Napi::Env env);
+    /* Answers plans of the pipe until it closes. */
+    void serve(std::shared_ptr<Pipe> pipe);
 
 private:
     enum class Phase : uint8_t { opening, failed, open, closing, closed };
@@ -72,6 +75,7 @@ private:
     napi_deferred opening_ = nullptr;
     std::vector<napi_deferred> closing_;
     bool closeAsked_ = false;
+    std::shared_ptr<Pipe> pipe_;
 
     std::vector<std::unique_ptr<Job>> finished_;
     size_t outstanding_ = 0;
@@ -84,6 +88,7 @@ class PoolObject : public Napi::ObjectWrap<PoolObject>
 public:
     static Napi::Function define(Napi::Env env);
     explicit PoolObject(const Napi::CallbackInfo &args);
+    void serve(std::shared_ptr<Pipe> pipe) { binding_->serve(std::move(pipe)); }
 
 private:
     void submit(const Napi::CallbackInfo &args) { binding_->submit(args); }
@@ -97,6 +102,7 @@ private:
 struct Classes {
     Napi::FunctionReference module;
     Napi::FunctionReference pool;
+    Napi::FunctionReference pipe;
 };
 
 } // namespace hsmgate

@@ -5,7 +5,6 @@
  * Decoded `bytes` are views into the chunk that arrived, so there is one copy of a secret to wipe: whoever is done with it fills it
  * with zeros. The writer wipes what it sent. Whatever does not parse is a FrameError and ends the conversation: the reader stays broken.
  */
-import type { Writable } from 'node:stream'
 import { errorCodes } from '../error.ts'
 import {
   compileDecoder,
@@ -52,11 +51,13 @@ const statusFailed = 1
 /** Call id, operation or status, budget or microseconds. */
 const headBytes = 9
 const initialBatchBytes = 64 * 1024
+const noBytes = Buffer.alloc(0)
 
 interface Codec {
   readonly name: OperationName
   readonly code: number
   readonly putRequest: Encode
+  readonly lastRequestField: string
   readonly takeRequest: Decode
   readonly putResponse: Encode
   readonly takeResponse: Decode
@@ -69,6 +70,7 @@ const codecs = Object.fromEntries(
       name: name as OperationName,
       code: operation.code,
       putRequest: compileEncoder(operation.request),
+      lastRequestField: Object.keys(operation.request).at(-1) ?? '',
       takeRequest: compileDecoder(operation.request),
       putResponse: compileEncoder(operation.response),
       takeResponse: compileDecoder(operation.response),
@@ -181,6 +183,19 @@ export function createFrameReader(onFrame: (buffer: Buffer, at: number, end: num
   }
 }
 
+/**
+ * Operation and fields of a request whose last field is its input, without that input and its length: the same bytes for all requests that
+ * differ in nothing else.
+ */
+export function encodeQuestion({ operation, fields }: RequestFrame): Buffer {
+  const { code, putRequest, lastRequestField } = codecs[operation]
+  const sink: Sink = { buffer: Buffer.allocUnsafeSlow(256), at: 0 }
+  reserve(sink, 1)
+  sink.buffer[sink.at++] = code
+  putRequest(sink, { ...fields, [lastRequestField]: noBytes } as never)
+  return sink.buffer.subarray(0, sink.at - 4)
+}
+
 /** The worker's reader. */
 export function createRequestReader(onRequest: (request: RequestFrame) => void): (chunk: Buffer) => void {
   return createFrameReader((buffer, at, end) => onRequest(decodeRequest(buffer, at, end)))
@@ -221,6 +236,12 @@ function putFrame(
   }
 }
 
+/** Where a writer writes: a stream, or the worker's pipe. */
+export interface FrameSocket {
+  readonly writable: boolean
+  write(frames: Buffer, sent: () => void): unknown
+}
+
 export interface FrameWriter {
   /** @throws TypeError for values that do not fit their fields; nothing is sent then. The fields are copied before it returns. */
   request<N extends OperationName>(callId: number, operation: N, budgetMs: number, fields: Request<N>): void
@@ -234,7 +255,7 @@ export interface FrameWriter {
  * Queues frames and writes them together after the current round of I/O callbacks (setImmediate), so that requests of many connections share
  * one system call. Sent buffers are wiped and used again. Errors are the socket's own; after its end frames are dropped.
  */
-export function createFrameWriter(socket: Writable): FrameWriter {
+export function createFrameWriter(socket: FrameSocket): FrameWriter {
   const sink: Sink = { buffer: Buffer.allocUnsafeSlow(initialBatchBytes), at: 0 }
   let spare: Buffer | undefined
   let scheduled = false

@@ -251,18 +251,18 @@ describe('submit', () => {
   it('refuses what it cannot hold before the module sees it', () => {
     const submit = client.pool.submit.bind(client.pool)
     const op = (value: number) => value as JobOp
-    expect(() => submit(1, op(0), 0, 0n, 0n, null, null, null, 0)).toThrow(RangeError)
-    expect(() => submit(1, op(Math.max(...Object.values(jobOp)) + 1), 0, 0n, 0n, null, null, null, 0)).toThrow(
+    expect(() => submit(1, op(0), 0, 0n, 0n, null, null, null, 0, 1000)).toThrow(RangeError)
+    expect(() => submit(1, op(Math.max(...Object.values(jobOp)) + 1), 0, 0n, 0n, null, null, null, 0, 1000)).toThrow(
       RangeError,
     )
-    expect(() => submit(1, jobOp.random, 0, -1n, 0n, null, null, null, 8)).toThrow(TypeError)
-    expect(() => submit(1, jobOp.random, 0, 1n << 64n, 0n, null, null, null, 8)).toThrow(TypeError)
-    expect(() => submit(1, jobOp.random, 0, 0n, 0n, null, null, null, 2 ** 30)).toThrow(RangeError)
-    expect(() => submit(-1, jobOp.random, 0, 0n, 0n, null, null, null, 8)).toThrow(RangeError)
-    expect(() => submit(1, jobOp.sign, 1.5, 0n, 0n, null, null, null, 8)).toThrow(RangeError)
-    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, null, 'text' as never, null, 8)).toThrow(TypeError)
-    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, null, new Uint16Array(1) as never, null, 8)).toThrow(TypeError)
-    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, new Uint8Array(65537), null, null, 8)).toThrow(RangeError)
+    expect(() => submit(1, jobOp.random, 0, -1n, 0n, null, null, null, 8, 1000)).toThrow(TypeError)
+    expect(() => submit(1, jobOp.random, 0, 1n << 64n, 0n, null, null, null, 8, 1000)).toThrow(TypeError)
+    expect(() => submit(1, jobOp.random, 0, 0n, 0n, null, null, null, 2 ** 30, 1000)).toThrow(RangeError)
+    expect(() => submit(-1, jobOp.random, 0, 0n, 0n, null, null, null, 8, 1000)).toThrow(RangeError)
+    expect(() => submit(1, jobOp.sign, 1.5, 0n, 0n, null, null, null, 8, 1000)).toThrow(RangeError)
+    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, null, 'text' as never, null, 8, 1000)).toThrow(TypeError)
+    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, null, new Uint16Array(1) as never, null, 8, 1000)).toThrow(TypeError)
+    expect(() => submit(1, jobOp.sign, 1, 0n, 0n, new Uint8Array(65537), null, null, 8, 1000)).toThrow(RangeError)
   })
 
   it('refuses a job beyond the queue', async () => {

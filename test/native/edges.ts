@@ -80,7 +80,7 @@ const scenarios: Record<string, (argument: string) => Promise<void> | void> = {
     }
     const slot = slotOf(module, 'addon')
     const pool = await module.openPool({ slot, sessions: 1, pin: Buffer.from(userPin), onCompletions })
-    pool.submit(1, jobOp.random, 0, 0n, 0n, null, null, null, 8)
+    pool.submit(1, jobOp.random, 0, 0n, 0n, null, null, null, 8, 1000)
   },
   async 'wrong-pin'() {
     const module = addon.openModule(modulePath)

@@ -92,7 +92,7 @@ export async function openClient(
     new Promise<Result>((resolve) => {
       const id = ++lastId
       const { op, mechanism = 0, key = 0n, key2 = 0n, params = null, input = null, aux = null, outMax = 0 } = work
-      pool.submit(id, op, mechanism, key, key2, params, input, aux, outMax)
+      pool.submit(id, op, mechanism, key, key2, params, input, aux, outMax, 60_000)
       waiting.set(id, resolve)
     })
   return { pool, run, batches: () => batches }

@@ -47,7 +47,7 @@ try {
   const run = (op: number, mechanism: number, key: bigint, input: Uint8Array | null, aux: Uint8Array | null) =>
     new Promise<Result>((resolve) => {
       waiting.set(++lastId, resolve)
-      pool.submit(lastId, op as never, mechanism, key, 0n, null, input, aux, 64)
+      pool.submit(lastId, op as never, mechanism, key, 0n, null, input, aux, 64, 60_000)
     })
   const createKey = () =>
     run(

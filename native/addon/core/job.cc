@@ -48,10 +48,15 @@ void Job::reset() noexcept
     input = {};
     aux = {};
     hold = nullptr;
+    outMin = 0;
+    finisher = nullptr;
+    endsAt = std::chrono::steady_clock::time_point::max();
+    isLate = false;
     rv = CKR_OK;
     handle = 0;
     handle2 = 0;
     outputLength = 0;
+    hsmMicros = 0;
 }
 
 } // namespace hsmgate

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 namespace hsmgate
@@ -47,6 +48,19 @@ constexpr size_t packedBytesMax = 64 * 1024;
 constexpr size_t inputBytesMax = 16 * 1024 * 1024;
 constexpr size_t outputBytesMax = 16 * 1024 * 1024;
 
+class Pool;
+struct Job;
+
+/* Takes finished jobs on the session thread, instead of the pool's completion list. */
+class Finisher
+{
+public:
+    virtual void finish(Pool &pool, std::unique_ptr<Job> job) noexcept = 0;
+
+protected:
+    ~Finisher() = default;
+};
+
 struct Job {
     uint32_t id = 0;
     Op op = Op::random;
@@ -54,6 +68,12 @@ struct Job {
     CK_OBJECT_HANDLE key = 0;
     CK_OBJECT_HANDLE key2 = 0;
     size_t outMax = 0;
+    /* For the finisher, which takes less as a failure. */
+    size_t outMin = 0;
+    Finisher *finisher = nullptr;
+    /* A job that no session took before is given back untouched, as `isLate`. */
+    std::chrono::steady_clock::time_point endsAt = std::chrono::steady_clock::time_point::max();
+    bool isLate = false;
 
     /* Views into `copies`, or of memory that `hold` keeps alive. */
     std::span<uint8_t> params;

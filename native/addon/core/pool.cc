@@ -94,11 +94,17 @@ void Pool::work()
     while (rv == CKR_OK && queue_.take(job)) {
         busy_.fetch_add(1, std::memory_order_relaxed);
         const auto started = std::chrono::steady_clock::now();
-        perform(session, *job);
         job->queueMicros = microsBetween(job->submitted, started);
-        job->hsmMicros = microsBetween(started, std::chrono::steady_clock::now());
+        job->isLate = started > job->endsAt;
+        if (!job->isLate) {
+            perform(session, *job);
+            job->hsmMicros = microsBetween(started, std::chrono::steady_clock::now());
+        }
         busy_.fetch_sub(1, std::memory_order_relaxed);
-        complete(std::move(job));
+        if (job->finisher != nullptr)
+            job->finisher->finish(*this, std::move(job));
+        else
+            complete(std::move(job));
     }
     session.close();
     /* Notified under the lock: after it the pool may be gone, once the thread is joined. */
@@ -141,6 +147,7 @@ bool Pool::abandon(std::chrono::milliseconds patience)
 
 std::unique_ptr<Job> Pool::borrowJob()
 {
+    const std::lock_guard lock(spareMutex_);
     if (spare_.empty())
         return std::make_unique<Job>();
     std::unique_ptr<Job> job = std::move(spare_.back());
@@ -169,6 +176,7 @@ void Pool::drain(std::vector<std::unique_ptr<Job>> &finished)
 void Pool::putBack(std::unique_ptr<Job> job)
 {
     job->reset();
+    const std::lock_guard lock(spareMutex_);
     if (spare_.size() < spareJobsMax)
         spare_.push_back(std::move(job));
 }

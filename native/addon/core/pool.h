@@ -3,8 +3,9 @@
  * thread each. Jobs go in through one bounded queue and come back on a completion list; `wake` is
  * called, from a session thread, only when that list was empty.
  *
- * Threads: `open` and `close` block and may run on any thread, one after the other; `borrowJob`,
- * `submit`, `drain`, `putBack` and `depth` belong to one owner thread, `depth` to any.
+ * Threads: `open` and `close` block and may run on any thread, one after the other; `drain` belongs
+ * to one owner thread, `borrowJob`, `submit`, `putBack` and `depth` to any. A job with a finisher
+ * goes to it, not to the completion list.
  */
 #pragma once
 
@@ -91,6 +92,7 @@ private:
     std::mutex completionsMutex_;
     std::vector<std::unique_ptr<Job>> completions_;
 
+    std::mutex spareMutex_;
     std::vector<std::unique_ptr<Job>> spare_;
 };
 

@@ -110,7 +110,7 @@ export interface MechanismDescription {
 /** One batch of finished jobs; index i of every array belongs to job `ids[i]`. Outputs are the caller's; native copies are wiped. */
 export interface Completions {
   readonly ids: Uint32Array
-  /** CK_RV of each job; 0 = CKR_OK. */
+  /** CK_RV of each job; 0 = CKR_OK, -1: its budget was spent before a session took it. */
   readonly rvs: Float64Array
   readonly outputs: readonly (Buffer | null)[]
   readonly handles: BigUint64Array
@@ -158,7 +158,7 @@ export interface NativePool {
    * Queues one job; its `id` comes back in a batch. `aux`, `params` (64 KiB at most) and an `input` of at most 4096 bytes are copied;
    * a longer one is held until completion and must stay unchanged, its ArrayBuffer untransferred. A session that the module closed
    * (0xB0, 0xB3) is reopened and the job repeated once, inside the thread, unless it creates or destroys something.
-   * `outMax` bounds the output: CKR_BUFFER_TOO_SMALL grows it once.
+   * `outMax` bounds the output: CKR_BUFFER_TOO_SMALL grows it once. A job that no session takes within `budgetMs` never reaches the module.
    * @throws Error when 4096 jobs wait already or the pool is closed; TypeError or RangeError on arguments that make no sense
    */
   submit(
@@ -171,6 +171,7 @@ export interface NativePool {
     input: Uint8Array | null,
     aux: Uint8Array | null,
     outMax: number,
+    budgetMs: number,
   ): void
   /** Jobs waiting for a session, and sessions at work. */
   depth(): { queued: number; busy: number; sessions: number }
@@ -178,7 +179,60 @@ export interface NativePool {
   close(): Promise<void>
 }
 
+/** How requests that differ in their input alone are answered: one job, whose output is the answer's only field. */
+export interface Plan {
+  readonly op: JobOp
+  readonly mechanism: number
+  readonly key: bigint
+  /** Packed; at most 64 KiB, as all lengths here. */
+  readonly params: Uint8Array | null
+  /** Goes before the input. */
+  readonly prefix: Uint8Array | null
+  readonly inputMin: number
+  readonly inputMax: number
+  /** A shorter output counts as a failure. */
+  readonly outputMin: number
+  readonly outputMax: number
+}
+
+/** The worker's pipe to the gateway: frames of src/hsm/frames.ts. The loop lives until the other end closes. */
+export interface NativePipe {
+  /** Whole frames, copied. Blocks while the gateway does not read; does nothing once it is gone. */
+  write(frames: Uint8Array): void
+  /** From now on requests with a plan are answered by this pool, until it closes, without the event loop. */
+  attach(pool: NativePool): void
+  /**
+   * `question`: operation and fields of a request up to its input. The plan holds until `forget`, or until a job of it fails: that request comes
+   * back through `onFailed`. Of many thousand plans the old ones are forgotten.
+   */
+  remember(
+    question: Uint8Array,
+    op: JobOp,
+    mechanism: number,
+    key: bigint,
+    params: Uint8Array | null,
+    prefix: Uint8Array | null,
+    inputMin: number,
+    inputMax: number,
+    outputMin: number,
+    outputMax: number,
+  ): void
+  /** Drops all plans. Jobs under way are still answered. */
+  forget(): void
+}
+
+export interface PipeHandlers {
+  /** Whole frames that no plan answers, one after the other; theirs to wipe. */
+  onFrames(frames: Buffer): void
+  /** A request whose plan failed with `rv` (0: the module was not asked), and how long ago it came. */
+  onFailed(frame: Buffer, rv: number, hsmMicros: number, waitedMicros: number): void
+  /** The gateway closed its end, or sent what is no frame (`isBroken`). Nothing comes any more. */
+  onEnd(isBroken: boolean): void
+}
+
 export interface Addon {
+  /** Makes `fd` the worker's pipe; it must be a connected stream socket and is the pipe's from now on. @throws the system error */
+  openPipe(fd: number, handlers: PipeHandlers): NativePipe
   /** dlopen (RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND on glibc unless HSMGATE_NO_DEEPBIND=1), C_GetFunctionList, C_Initialize with
    * CKF_OS_LOCKING_OK. `initArgs` is the library parameter string of NSS-like modules. @throws Pkcs11Error, or Error when dlopen fails */
   openModule(path: string, initArgs?: string): NativeModule

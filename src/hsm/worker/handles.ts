@@ -1,6 +1,7 @@
 /**
  * Object ids to key handles of this process: filled by one enumeration at start, a miss is looked up once for all who wait, a handle
- * that the module no longer knows is looked up once more. Handles never leave the worker. Single event loop, no locks.
+ * that the module no longer knows is looked up once more. Handles never leave the worker. Single event loop, no locks. Whoever keeps a
+ * handle elsewhere learns of every change.
  */
 import { jobOp } from './addon.ts'
 import { CKA, CKO } from './cryptoki.ts'
@@ -60,14 +61,16 @@ export function objectName(objectClass: KeyClass, objectId: Buffer, label: strin
 
 export class HandleCache {
   readonly #jobs: Jobs
+  readonly #changed: () => void
   readonly #objects = new Map<string, TokenObject | typeof ambiguous>()
   readonly #finding = new Map<string, Promise<TokenObject>>()
   readonly #absentUntilMs = new Map<string, number>()
   /** Counts what was forgotten; a look-up that began before is not kept. */
   #epoch = 0
 
-  constructor(jobs: Jobs) {
+  constructor(jobs: Jobs, changed: () => void = () => {}) {
     this.#jobs = jobs
+    this.#changed = changed
   }
 
   /** Reads all private and secret keys of the token. Answers how many there are. */
@@ -123,12 +126,14 @@ export class HandleCache {
     const current = this.cached(name)
     if (current !== undefined && current.handle !== stale.handle) return current
     this.#objects.delete(name)
+    this.#changed()
     return this.find(call, stale.objectClass, stale.objectId, label)
   }
 
   /** Drops every name of the object, and what is known about its absence. An empty label drops all objects of the id. */
   forget(objectId: Buffer, label: string): void {
     this.#epoch++
+    this.#changed()
     for (const objectClass of ['private', 'secret', 'public'] as const) {
       const bare = objectName(objectClass, objectId, '')
       const object = this.#objects.get(bare)
@@ -225,6 +230,7 @@ export class HandleCache {
   }
 
   #keep(object: TokenObject): void {
+    this.#changed()
     const bare = objectName(object.objectClass, object.objectId, '')
     const other = this.#objects.get(bare)
     const isOther = other !== undefined && (other === ambiguous || other.handle !== object.handle)

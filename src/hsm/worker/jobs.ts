@@ -16,10 +16,12 @@ export interface Call {
   /** On the clock of `performance.now()`. */
   readonly endsAtMs: number
   hsmMicros: number
+  /** What the module answered to the call's signature before the call came here: a plan of the pipe failed with it. */
+  early: JobResult | undefined
 }
 
 export function openCall(operation: OperationName, budgetMs: number): Call {
-  return { operation, endsAtMs: performance.now() + budgetMs, hsmMicros: 0 }
+  return { operation, endsAtMs: performance.now() + budgetMs, hsmMicros: 0, early: undefined }
 }
 
 export interface JobResult {
@@ -33,6 +35,7 @@ export interface JobResult {
 interface Waiting {
   readonly call: Call
   readonly resolve: (result: JobResult) => void
+  readonly reject: (error: Error) => void
 }
 
 /** The C_ function behind a job, for failures. */
@@ -91,9 +94,14 @@ export class Jobs {
       if (waiting === undefined) continue
       this.#waiting[id] = undefined
       this.#free.push(id)
+      const rv = rvs[i] as number
+      if (rv === lateRv) {
+        waiting.reject(late())
+        continue
+      }
       waiting.call.hsmMicros += hsmMicros[i] as number
       waiting.resolve({
-        rv: rvs[i] as number,
+        rv,
         output: outputs[i] ?? null,
         handle: handles[i] as bigint,
         handle2: handles2[i] as bigint,
@@ -103,7 +111,7 @@ export class Jobs {
 
   /**
    * Queues one job; the result carries whatever CK_RV the module gave.
-   * @throws CallFailure `DeadlineExceeded` when the call has no time left: nothing is sent to the module then.
+   * @throws CallFailure `DeadlineExceeded` when the call has no time left now or when its turn comes: nothing is sent to the module then.
    */
   run(
     call: Call,
@@ -117,12 +125,18 @@ export class Jobs {
     outMax: number,
   ): Promise<JobResult> {
     if (this.#pool === undefined) throw new TypeError('no pool')
-    if (performance.now() > call.endsAtMs) throw refusal('DeadlineExceeded', 'budget spent before the module', '-')
-    const { promise, resolve } = Promise.withResolvers<JobResult>()
+    const { early } = call
+    if (early !== undefined && op === jobOp.sign) {
+      call.early = undefined
+      return Promise.resolve(early)
+    }
+    const budgetMs = Math.ceil(call.endsAtMs - performance.now())
+    if (budgetMs <= 0) throw late()
+    const { promise, resolve, reject } = Promise.withResolvers<JobResult>()
     const id = this.#free.pop() ?? this.#waiting.length
-    this.#waiting[id] = { call, resolve }
+    this.#waiting[id] = { call, resolve, reject }
     try {
-      this.#pool.submit(id, op, mechanism, key, key2, params, input, aux, outMax)
+      this.#pool.submit(id, op, mechanism, key, key2, params, input, aux, outMax, budgetMs)
     } catch (error) {
       this.#waiting[id] = undefined
       this.#free.push(id)
@@ -177,5 +191,8 @@ export class Jobs {
   }
 }
 
+/** Of a job that no session took in time. */
+const lateRv = -1
+const late = (): Error => refusal('DeadlineExceeded', 'budget spent before the module', '-')
 const discardBudgetMs = 60_000
 const tokenAttribute = encodeAttributeTypes([CKA.token])

@@ -4,11 +4,17 @@
  *
  * Requests run concurrently; answers go out in the order in which they become ready. `drain` answers after everything before it.
  */
-import { Socket } from 'node:net'
 import type { ExamineRequest, ModuleFacts } from '../examination.ts'
-import { createFrameWriter, createRequestReader, type RequestFrame } from '../frame-codec.ts'
+import {
+  createFrameWriter,
+  createRequestReader,
+  decodeRequest,
+  encodeQuestion,
+  type RequestFrame,
+} from '../frame-codec.ts'
+import { FrameError } from '../frame-fields.ts'
 import type { OperationName, Response, WorkerConfiguration, WorkerReady } from '../frames.ts'
-import { loadAddon } from './addon.ts'
+import { loadAddon, type Plan } from './addon.ts'
 import { examineModule } from './examine.ts'
 import { proveFacts } from './facts.ts'
 import { CallFailure, refusal, toFailure } from './failure.ts'
@@ -31,8 +37,16 @@ const endTimeoutMs = 5000
 
 const addon = loadAddon()
 addon.hardenProcess({ dieWithParent: true })
-const socket = new Socket({ fd: 3, readable: true, writable: true })
-const writer = createFrameWriter(socket)
+const pipe = addon.openPipe(3, { onFrames, onFailed, onEnd })
+const writer = createFrameWriter({
+  writable: true,
+  write(frames, sent) {
+    pipe.write(frames)
+    sent()
+  },
+})
+
+const read = createRequestReader(receive)
 
 let role: Role | undefined
 let token: OpenToken | undefined
@@ -50,7 +64,7 @@ async function configure(call: Call, value: unknown): Promise<Response<'configur
   jobs = new Jobs(findProfile(configuration.profile))
   token = await openToken(addon, configuration, jobs, takePin(configuration))
   const facts = await proveFacts(jobs, call, token.mechanisms)
-  const handles = new HandleCache(jobs)
+  const handles = new HandleCache(jobs, () => pipe.forget())
   const found = await handles.load(call)
   const objects = new Objects(jobs, handles)
   const allowsThroughMemory = configuration.allowImportThroughMemory === true
@@ -58,7 +72,8 @@ async function configure(call: Call, value: unknown): Promise<Response<'configur
     const { Managing } = await import('./manage.ts')
     role = new Managing({ jobs, objects, facts, allowsThroughMemory, modulePath: configuration.module, token })
   } else {
-    role = new Serving({ jobs, objects, facts, allowsThroughMemory })
+    role = new Serving({ jobs, objects, facts, allowsThroughMemory, remember })
+    pipe.attach(token.pool)
   }
   const { slot, module, sessions, pin } = token
   const { label, serial, manufacturer, model, firmware } = slot
@@ -135,6 +150,13 @@ function receive(frame: RequestFrame): void {
   answer(call, frame)
 }
 
+/** What `Serving` answered once, the pipe answers from now on. */
+function remember(frame: RequestFrame, plan: Plan): void {
+  const { op, mechanism, key, params, prefix, inputMin, inputMax, outputMin, outputMax } = plan
+  const question = encodeQuestion(frame)
+  pipe.remember(question, op, mechanism, key, params, prefix, inputMin, inputMax, outputMin, outputMax)
+}
+
 async function answer(call: Call, frame: RequestFrame): Promise<void> {
   const { callId, operation } = frame
   try {
@@ -193,17 +215,39 @@ async function end(why: string, exitCode: number): Promise<void> {
   process.exit(exitCode)
 }
 
-const read = createRequestReader(receive)
-socket.on('data', (chunk: Buffer) => {
+function onFrames(frames: Buffer): void {
   try {
-    read(chunk)
+    read(frames)
   } catch (error) {
-    log('error', 'pipe broken', { fault: error instanceof Error ? error.message : 'unknown' })
-    socket.destroy()
+    breakOff(error)
   }
-})
-socket.on('error', () => {})
-socket.on('end', () => end('pipe closed', 0))
-socket.on('close', () => end('pipe closed', 0))
+}
+
+/** A plan did not hold: the request goes the long way, with what the module has said so far. */
+function onFailed(bytes: Buffer, rv: number, hsmMicros: number, waitedMicros: number): void {
+  let frame: RequestFrame
+  try {
+    frame = decodeRequest(bytes, 4, bytes.length)
+  } catch (error) {
+    breakOff(error)
+    return
+  }
+  const call = openCall(frame.operation, frame.budgetMs - waitedMicros / 1000)
+  call.hsmMicros = hsmMicros
+  if (rv !== 0) call.early = { rv, output: null, handle: 0n, handle2: 0n }
+  underWay++
+  answer(call, frame)
+}
+
+function onEnd(isBroken: boolean): void {
+  if (isBroken) breakOff(new FrameError('a length that no frame has'))
+  else end('pipe closed', 0)
+}
+
+function breakOff(error: unknown): void {
+  log('error', 'pipe broken', { fault: error instanceof Error ? error.message : 'unknown' })
+  end('pipe broken', 0)
+}
+
 process.on('SIGINT', () => {}) // Ctrl-C reaches the whole foreground group; the gateway drains its workers itself
 process.on('SIGTERM', () => end('asked to end', 0))

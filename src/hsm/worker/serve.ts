@@ -7,7 +7,7 @@ import type { Measurement } from '../examination.ts'
 import type { RequestFrame } from '../frame-codec.ts'
 import { algorithms, constructions, type OperationName, type Response, specs } from '../frames.ts'
 import type { CipherAlgorithm, KeySpec, MacAlgorithm, Purpose, SignAlgorithm, WrapAlgorithm } from '../port.ts'
-import { jobOp } from './addon.ts'
+import { jobOp, type Plan } from './addon.ts'
 import { Cipher } from './cipher.ts'
 import { type Created, Creating } from './creating.ts'
 import { DataKeyPairs } from './data-key-pairs.ts'
@@ -49,6 +49,8 @@ export interface Served {
   readonly objects: Objects
   readonly facts: Facts
   readonly allowsThroughMemory: boolean
+  /** Takes how a request that was just answered can be answered from now on without coming here. */
+  readonly remember?: (frame: RequestFrame, plan: Plan) => void
 }
 
 const randomBytesMax = 64 * 1024
@@ -62,8 +64,10 @@ export class Serving {
   readonly #signing: Signing
   readonly #creating: Creating
   readonly #pairs: DataKeyPairs
+  readonly #remember: Served['remember']
 
-  constructor({ jobs, objects, facts, allowsThroughMemory }: Served) {
+  constructor({ jobs, objects, facts, allowsThroughMemory, remember }: Served) {
+    this.#remember = remember
     const { workingKeys: opening, sealingKeys: sealing } = jobs.profile
     this.#jobs = jobs
     this.#objects = objects
@@ -86,7 +90,9 @@ export class Serving {
         const { fields } = frame
         const key = this.#key(fields, 'sign')
         const algorithm = algorithmOf(fields.algorithm) as SignAlgorithm
-        return { signature: await this.#signing.sign(call, key, algorithm, fields.input) }
+        const signature = await this.#signing.sign(call, key, algorithm, fields.input)
+        this.#plan(frame, this.#signing.planSign(key, algorithm))
+        return { signature }
       }
       case 'verify': {
         const { fields } = frame
@@ -124,7 +130,9 @@ export class Serving {
         const { fields } = frame
         const algorithm = algorithmOf(fields.algorithm) as MacAlgorithm
         const key = algorithm === 'MATERIAL_ID' ? readKey(fields) : this.#key(fields, 'mac')
-        return { mac: await this.#signing.mac(call, key, algorithm, fields.message) }
+        const mac = await this.#signing.mac(call, key, algorithm, fields.message)
+        this.#plan(frame, this.#signing.planMac(key, algorithm))
+        return { mac }
       }
       case 'derive': {
         const key = this.#key(frame.fields, 'derive')
@@ -229,6 +237,10 @@ export class Serving {
       cipher: this.#cipher,
       workingKeys: this.#workingKeys,
     }
+  }
+
+  #plan(frame: RequestFrame, plan: Plan | undefined): void {
+    if (plan !== undefined) this.#remember?.(frame, plan)
   }
 
   #key(fields: Parameters<typeof readKey>[0], operation: OperationName): KeyRef {

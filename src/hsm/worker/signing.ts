@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { MacAlgorithm, SignAlgorithm } from '../port.ts'
-import { jobOp } from './addon.ts'
+import { jobOp, type Plan } from './addon.ts'
 import { CKD, CKK, CKM } from './cryptoki.ts'
 import { refusal } from './failure.ts'
 import type { Call, JobResult, Jobs } from './jobs.ts'
@@ -25,6 +25,8 @@ import type { WorkingKeys } from './working-keys.ts'
 
 /** KMS messages end at 4096 bytes; Ed25519 of the gateway's own documents may be longer. */
 const messageBytesMax = 64 * 1024
+/** Longer inputs go through the event loop, which holds them where they are. */
+const plannedBytesMax = 4096
 const materialDomain = Buffer.from('hsmgate material id\0')
 
 export class Signing {
@@ -45,6 +47,36 @@ export class Signing {
     const signature = this.#output(call, jobOp.sign, result)
     if (signature.length !== bound) throw refusal('HsmFailure', 'signature of an unexpected length', 'B')
     return signature
+  }
+
+  /** How `sign` answers, for the pipe; `undefined` where more than the input differs from call to call, or the object is not known. */
+  planSign(key: KeyRef, algorithm: SignAlgorithm): Plan | undefined {
+    const entry = signEntries[algorithm]
+    if (entry === undefined || algorithm === 'RSASSA_PSS_SALTED' || !entry.specs.includes(key.spec)) return undefined
+    const { mechanism, params, inputBytes, prefix = null } = entry
+    const [inputMin, inputMax] =
+      inputBytes > 0
+        ? [inputBytes, inputBytes]
+        : mechanism === CKM.ecdsa
+          ? [ecdsaInputBytesMin, ecdsaInputBytesMax]
+          : [0, plannedBytesMax]
+    const bytes = signatureBytes(key.spec)
+    return this.#plan(key, { mechanism, params, prefix, inputMin, inputMax, outputMin: bytes, outputMax: bytes })
+  }
+
+  /** The same of `mac`. */
+  planMac(key: KeyRef, algorithm: MacAlgorithm): Plan | undefined {
+    const entry = algorithm === 'MATERIAL_ID' ? undefined : macEntries[algorithm]
+    if (entry === undefined || !entry.specs.includes(key.spec)) return undefined
+    const { mechanism, macBytes } = entry
+    const lengths = { inputMin: 0, inputMax: plannedBytesMax, outputMin: 0, outputMax: macBytes }
+    return this.#plan(key, { mechanism, params: null, prefix: null, ...lengths })
+  }
+
+  #plan(key: KeyRef, plan: Omit<Plan, 'op' | 'key'>): Plan | undefined {
+    // a session object may be destroyed under its reference
+    const object = key.session === 0 ? this.#objects.known(key) : undefined
+    return object === undefined ? undefined : { op: jobOp.sign, key: object.handle, ...plan }
   }
 
   /** With the public object of the same id; without one the caller verifies with the public key that it has. */

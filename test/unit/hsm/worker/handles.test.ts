@@ -130,7 +130,12 @@ describe('the handle cache', () => {
   it('lets nobody fail by the deadline of another', async () => {
     const objectId = randomBytes(16)
     const handle = await tokenKey(objectId, 'hsmgate:x:1')
-    const hurried = cache.find({ operation: 'mac', endsAtMs: 0, hsmMicros: 0 }, 'secret', objectId, '')
+    const hurried = cache.find(
+      { operation: 'mac', endsAtMs: 0, hsmMicros: 0, early: undefined },
+      'secret',
+      objectId,
+      '',
+    )
     const patient = find(objectId)
     await expect(hurried).rejects.toMatchObject({ failure: { code: 'DeadlineExceeded' } })
     expect((await patient).handle).toBe(handle)

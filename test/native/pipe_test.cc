@@ -1,0 +1,380 @@
+/* The pipe on SoftHSM2: what plans answer, what comes back to the owner, and what breaks it. */
+#include "check.h"
+#include "pipe.h"
+#include "token.h"
+
+#include <cstring>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
+
+using namespace hsmgate;
+using namespace hsmgate::test;
+
+namespace
+{
+
+using Bytes = std::vector<uint8_t>;
+
+constexpr uint8_t macOperation = 7;
+constexpr uint32_t amplyMs = 60'000;
+
+Bytes u32(size_t value)
+{
+    return {static_cast<uint8_t>(value), static_cast<uint8_t>(value >> 8),
+            static_cast<uint8_t>(value >> 16), static_cast<uint8_t>(value >> 24)};
+}
+
+Bytes operator+(Bytes left, const Bytes &right)
+{
+    left.insert(left.end(), right.begin(), right.end());
+    return left;
+}
+
+Bytes bytes(const std::string &text)
+{
+    return {text.begin(), text.end()};
+}
+
+/* Purpose, spec, construction, session, object id, label, algorithm. */
+Bytes fields(const std::string &objectId)
+{
+    return Bytes{0, 1, 2} + u32(0) + u32(objectId.size()) + bytes(objectId) +
+           Bytes{2, 0, 'k', 'x'} + Bytes{9};
+}
+
+Bytes frame(const Bytes &content)
+{
+    return u32(content.size()) + content;
+}
+
+Bytes request(uint32_t callId, const std::string &objectId, const std::string &input,
+              uint32_t budgetMs = amplyMs)
+{
+    return frame(u32(callId) + Bytes{macOperation} + u32(budgetMs) + fields(objectId) +
+                 u32(input.size()) + bytes(input));
+}
+
+Bytes question(const std::string &objectId)
+{
+    return Bytes{macOperation} + fields(objectId);
+}
+
+/* A pipe, its other end, and its owner. */
+class Ends
+{
+public:
+    Ends()
+    {
+        int pair[2];
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+        peer_ = pair[0];
+        pipe = std::make_shared<Pipe>(pair[1], [this] {
+            const std::lock_guard lock(mutex_);
+            isRung_ = true;
+            rung_.notify_all();
+        });
+        pipe->start();
+    }
+    ~Ends()
+    {
+        hangUp();
+        while (state == PipeState::open)
+            wait();
+    }
+
+    void hangUp()
+    {
+        if (peer_ >= 0)
+            close(peer_);
+        peer_ = -1;
+    }
+
+    void send(const Bytes &content)
+    {
+        for (size_t at = 0; at < content.size();) {
+            const ssize_t sent =
+                ::send(peer_, content.data() + at, content.size() - at, MSG_NOSIGNAL);
+            CHECK(sent > 0);
+            at += static_cast<size_t>(sent);
+        }
+    }
+
+    Bytes receive(size_t length)
+    {
+        Bytes content(length);
+        for (size_t at = 0; at < length;) {
+            const ssize_t got = recv(peer_, content.data() + at, length - at, 0);
+            CHECK(got > 0);
+            at += static_cast<size_t>(got);
+        }
+        return content;
+    }
+
+    /* One answer: call id, then status and what follows. */
+    Bytes answer(uint32_t callId)
+    {
+        const Bytes head = receive(4 + 4);
+        CHECK(Bytes(head.begin() + 4, head.end()) == u32(callId));
+        const size_t length = head[0] | size_t{head[1]} << 8;
+        return receive(length - 4);
+    }
+
+    /* Takes what there is when the pipe rings. */
+    void wait()
+    {
+        {
+            std::unique_lock lock(mutex_);
+            rung_.wait(lock, [this] { return isRung_; });
+            isRung_ = false;
+        }
+        SecretBytes came;
+        std::vector<Failed> refused;
+        state = pipe->drain(came, refused);
+        frames = frames + Bytes(came.data(), came.data() + came.size());
+        for (Failed &each : refused)
+            failed.push_back(std::move(each));
+    }
+
+    void waitForFrames(size_t length)
+    {
+        while (frames.size() < length)
+            wait();
+    }
+
+    std::shared_ptr<Pipe> pipe;
+    Bytes frames;
+    std::vector<Failed> failed;
+    PipeState state = PipeState::open;
+
+private:
+    int peer_ = -1;
+    std::mutex mutex_;
+    std::condition_variable rung_;
+    bool isRung_ = false;
+};
+
+CK_OBJECT_HANDLE makeMacKey(Runner &runner)
+{
+    const auto job = runner.run(Op::generateKey, CKM_GENERIC_SECRET_KEY_GEN, 0, "", "",
+                                flag(CKA_TOKEN, false) + flag(CKA_SIGN, true) +
+                                    attribute(CKA_VALUE_LEN, packedUlong(32)),
+                                0);
+    CHECK_EQUAL(job->rv, CKR_OK);
+    return job->handle;
+}
+
+Plan macPlan(CK_OBJECT_HANDLE key)
+{
+    Plan plan;
+    plan.mechanism = CKM_SHA256_HMAC;
+    plan.key = key;
+    plan.inputMin = 1;
+    plan.inputMax = 1000;
+    plan.outputMin = 32;
+    plan.outputMax = 32;
+    return plan;
+}
+
+Bytes macOf(Runner &runner, CK_OBJECT_HANDLE key, const std::string &input)
+{
+    const auto job = runner.run(Op::sign, CKM_SHA256_HMAC, key, "", input, "", 32);
+    CHECK_EQUAL(job->rv, CKR_OK);
+    return {job->output.data(), job->output.data() + job->outputLength};
+}
+
+void checkMac(const Bytes &answer, const Bytes &mac)
+{
+    CHECK_EQUAL(answer.size(), size_t{1 + 4 + 4 + 32});
+    CHECK_EQUAL(answer[0], 0);
+    CHECK(Bytes(answer.begin() + 5, answer.begin() + 9) == u32(32));
+    CHECK(Bytes(answer.begin() + 9, answer.end()) == mac);
+}
+
+} // namespace
+
+TEST("a pipe gives its owner whole frames, however they arrive")
+{
+    Ends ends;
+    const Bytes first = request(1, "key", "one");
+    const Bytes second = request(2, "key", std::string(300'000, 'x'));
+    for (const uint8_t byte : first)
+        ends.send({byte});
+    ends.send(second + first);
+    const Bytes all = first + second + first;
+    ends.waitForFrames(all.size());
+    CHECK(ends.frames == all);
+}
+
+TEST("a pipe answers what has a plan from the pool, and nothing else")
+{
+    Ends ends;
+    Runner runner(softhsm(), 2);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "message");
+    ends.pipe->remember(question("before"), macPlan(key));
+    ends.pipe->attach(&runner.pool());
+    ends.pipe->remember(question("key"), macPlan(key));
+    ends.send(request(7, "key", "message"));
+    checkMac(ends.answer(7), mac);
+
+    /* No plan; a plan of another pool; an input too short, too long; no such form. */
+    const Bytes others = request(1, "other", "message") + request(2, "before", "message") +
+                         request(3, "key", "") + request(4, "key", std::string(1001, 'x')) +
+                         frame(u32(5) + Bytes{macOperation} + u32(amplyMs)) +
+                         frame(u32(6) + Bytes{macOperation} + u32(amplyMs) + fields("key") +
+                               u32(8) + bytes("message"));
+    ends.send(others + request(8, "key", "message"));
+    checkMac(ends.answer(8), mac);
+    ends.waitForFrames(others.size());
+    CHECK(ends.frames == others);
+
+    ends.pipe->forget();
+    ends.send(request(9, "key", "message"));
+    ends.waitForFrames(others.size() + request(9, "key", "message").size());
+    ends.pipe->attach(nullptr);
+    CHECK(ends.failed.empty());
+}
+
+TEST("a pipe puts a plan's prefix before the input")
+{
+    Ends ends;
+    Runner runner(softhsm(), 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "prefix and message");
+    ends.pipe->attach(&runner.pool());
+    Plan plan = macPlan(key);
+    plan.prefix = bytes("prefix and ");
+    ends.pipe->remember(question("key"), plan);
+    ends.send(request(1, "key", "message"));
+    checkMac(ends.answer(1), mac);
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe gives a request whose plan fails to its owner, and forgets the plan")
+{
+    Ends ends;
+    Runner runner(softhsm(), 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    ends.pipe->attach(&runner.pool());
+    CHECK_EQUAL(runner.run(Op::destroy, 0, key, "", "", "", 0)->rv, CKR_OK);
+    ends.pipe->remember(question("key"), macPlan(key));
+    const Bytes refused = request(1, "key", "message");
+    ends.send(refused);
+    while (ends.failed.empty())
+        ends.wait();
+    CHECK_EQUAL(ends.failed[0].rv, CK_RV{CKR_KEY_HANDLE_INVALID});
+    CHECK(Bytes(ends.failed[0].frame.data(),
+                ends.failed[0].frame.data() + ends.failed[0].frame.size()) == refused);
+    ends.send(refused);
+    ends.waitForFrames(refused.size());
+    CHECK_EQUAL(ends.failed.size(), size_t{1});
+
+    Plan longer = macPlan(makeMacKey(runner));
+    longer.outputMin = 33;
+    longer.outputMax = 64;
+    ends.pipe->remember(question("key"), longer);
+    ends.send(refused);
+    while (ends.failed.size() < 2)
+        ends.wait();
+    CHECK_EQUAL(ends.failed[1].rv, CK_RV{CKR_OK});
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe keeps from the module what came too late for it")
+{
+    Wired wired;
+    static std::mutex gate;
+    wired.functions.C_SignInit = [](CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+                                    CK_OBJECT_HANDLE key) -> CK_RV {
+        const std::lock_guard lock(gate);
+        return real().C_SignInit(session, mechanism, key);
+    };
+    Ends ends;
+    Runner runner(wired.module, 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "message");
+    ends.pipe->attach(&runner.pool());
+    ends.pipe->remember(question("key"), macPlan(key));
+    std::unique_lock closed(gate);
+    ends.send(request(1, "key", "message") + request(2, "key", "message", 1));
+    while (runner.pool().depth().queued == 0)
+        std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    closed.unlock();
+    checkMac(ends.answer(1), mac);
+    while (ends.failed.empty())
+        ends.wait();
+    CHECK_EQUAL(ends.failed[0].rv, CK_RV{CKR_OK});
+    CHECK_EQUAL(ends.failed[0].hsmMicros, 0.0);
+    CHECK(ends.failed[0].waitedMicros >= 1000);
+
+    /* It was no fault of the plan. */
+    ends.send(request(3, "key", "message"));
+    checkMac(ends.answer(3), mac);
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe's frames stay whole when many threads write")
+{
+    Ends ends;
+    Runner runner(softhsm(), 4);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "message");
+    ends.pipe->attach(&runner.pool());
+    ends.pipe->remember(question("key"), macPlan(key));
+    constexpr uint32_t calls = 400;
+    constexpr uint32_t others = 100;
+    const Bytes other = frame(u32(calls) + Bytes{0} + u32(0) + u32(32) + mac);
+    std::thread owner([&] {
+        for (uint32_t i = 0; i < others; i++)
+            ends.pipe->write(other);
+    });
+    std::thread gateway([&] {
+        for (uint32_t id = 0; id < calls; id++)
+            ends.send(request(id, "key", "message"));
+    });
+    std::vector<unsigned> answered(calls + 1);
+    for (uint32_t i = 0; i < calls + others; i++) {
+        const Bytes whole = ends.receive(other.size());
+        const size_t id = whole[4] | size_t{whole[5]} << 8;
+        CHECK(id <= calls);
+        answered[id]++;
+        checkMac(Bytes(whole.begin() + 8, whole.end()), mac);
+    }
+    owner.join();
+    gateway.join();
+    CHECK_EQUAL(answered[calls], others);
+    for (uint32_t id = 0; id < calls; id++)
+        CHECK_EQUAL(answered[id], 1U);
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe ends with the first length that no frame has")
+{
+    for (const size_t length : {size_t{0}, size_t{8}, size_t{16 * 1024 * 1024 + 1}}) {
+        Ends ends;
+        const Bytes before = request(1, "key", "message");
+        ends.send(before + u32(length) + Bytes(20));
+        while (ends.state == PipeState::open)
+            ends.wait();
+        CHECK(ends.state == PipeState::broken);
+        CHECK(ends.frames == before);
+    }
+}
+
+TEST("a pipe whose other end is gone takes frames and drops them")
+{
+    Ends ends;
+    ends.hangUp();
+    while (ends.state == PipeState::open)
+        ends.wait();
+    CHECK(ends.state == PipeState::closed);
+    ends.pipe->write(request(1, "key", "message"));
+    CHECK(ends.frames.empty());
+}
