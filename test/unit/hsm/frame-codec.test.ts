@@ -6,6 +6,8 @@ import {
   createFrameWriter,
   createRequestReader,
   createResponseReader,
+  decodeRequest,
+  encodeQuestion,
   type RequestFrame,
   type ResponseFrame,
 } from '../../../src/hsm/frame-codec.ts'
@@ -177,6 +179,28 @@ describe('frame codec', () => {
       () => {},
     )
     expect(() => read(bytes!)).toThrow('not open')
+  })
+
+  it('knows what a request asks by the bytes up to its input, which are those on the wire', async () => {
+    const fields = {
+      purpose: 1,
+      spec: 2,
+      construction: 0,
+      session: 0,
+      objectId: Buffer.from('id'),
+      label: 'é',
+      algorithm: 3,
+    }
+    const input = Buffer.from('what changes from call to call')
+    const [sign = Buffer.alloc(0)] = await written((writer) => writer.request(7, 'sign', 1000, { ...fields, input }))
+    const inputLengthAt = sign.length - input.length - 4
+    const asked = Buffer.concat([sign.subarray(8, 9), sign.subarray(13, inputLengthAt)])
+    expect(encodeQuestion(decodeRequest(sign, 4, sign.length))).toEqual(asked)
+    const [mac = Buffer.alloc(0)] = await written((writer) =>
+      writer.request(8, 'mac', 1, { ...fields, message: input }),
+    )
+    const sameBut = Buffer.concat([Buffer.from([operations.mac.code]), asked.subarray(1)])
+    expect(encodeQuestion(decodeRequest(mac, 4, mac.length))).toEqual(sameBut)
   })
 
   it('sends everything queued in one turn with one write', async () => {
