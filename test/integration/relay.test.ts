@@ -17,6 +17,7 @@ import { type HsmgateProcess, runHsmgateProcess, startHsmgate } from '../support
 import { findFreePort } from '../support/nginx.ts'
 import { type BindOptions, type BoundKey, bindKey, createTlsKey, offloadRecords } from '../support/offload.ts'
 import { buildProvider, writeOpensslConf } from '../support/provider.ts'
+import { makeRelayPki, makeSoftKey, startRelayGateway, withServerCertificate } from '../support/relay-gateway.ts'
 import { isAlive } from '../support/served-gateway.ts'
 import { type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
@@ -27,6 +28,7 @@ interface Enrolled {
   readonly digest: string
 }
 
+const dayMs = 86_400_000
 const patience = { timeout: 60_000 }
 const activation = path.resolve(import.meta.dirname, '../support/socket-activation.py')
 const message = certificateVerify('server', randomBytes(32))
@@ -231,6 +233,31 @@ describe('hsmgate relay', () => {
     running.kill('SIGHUP')
     await running.output(/not renewed; the relay goes on as before/)
     expect(await isSigned(host.socket, key)).toBe(true)
+  })
+
+  it('warns of certificates that end soon, its own and those of gateways, and says when they have', async () => {
+    const pki = await withServerCertificate(await makeRelayPki(mkdtempSync(path.join(folder, 'brief-'))), 2 * dayMs)
+    await using soft = await startRelayGateway(pki, makeSoftKey())
+    const { certificateFile, keyFile } = await pki.issue('brief', { endsInMs: 3500 })
+    const config = path.join(pki.folder, 'relay.json')
+    const { caFile } = pki.server
+    const gateways = [{ address: soft.address }]
+    const document = { socket: path.join(pki.folder, 'sign.sock'), gateways, certificateFile, keyFile, caFile }
+    writeFileSync(config, JSON.stringify(document))
+    await using running = startHsmgate(['relay', 'run', '--config', config])
+    await running.output(/"the certificate of the relay expires soon"/)
+    await running.output(
+      /"gateway":"[^"]+","validUntil":"[^"]+","daysLeft":1,"msg":"the certificate of a gateway expires soon"/,
+    )
+    running.kill('SIGUSR1')
+    const [line] = await running.output(/^.*"relay status".*$/m)
+    expect(JSON.parse(line)).toMatchObject({ daysLeft: 0, gateways: [{ validUntil: expect.stringMatching(/Z$/) }] })
+
+    await running.output(/"the certificate of the relay has expired"/)
+    // the gateway notices at the next PING, and TLS from then on
+    await running.output(/a gateway takes leave of a connection/)
+    await running.output(/it does not take the certificate of this relay/)
+    await expect.poll(() => soft.connections).toBe(0)
   })
 
   it('writes its counters to the log at SIGUSR1', async () => {

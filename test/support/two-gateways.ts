@@ -9,6 +9,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { completeDevelopmentTls } from '../../src/cli/development-ca.ts'
 import { makeRelayKey, makeRelayRequest } from '../../src/relay/enrolment.ts'
+import type { WrittenPlace } from '../../src/relay/place.ts'
 import { type HsmgateProcess, startHsmgate } from './hsmgate-process.ts'
 import { findFreePort } from './nginx.ts'
 import { type BoundKey, bindKey, createTlsKey, type OffloadRecord, recordsOf } from './offload.ts'
@@ -47,7 +48,7 @@ export interface TwoGateways extends AsyncDisposable {
   /** Bound to the relays, for a web server. */
   readonly site: TlsSite
   /** A relay in front of these addresses, once all of them can be reached. */
-  startRelay(gateways: readonly object[], through?: readonly string[]): Promise<RelayProcess>
+  startRelay(gateways: readonly WrittenPlace[], through?: readonly string[]): Promise<RelayProcess>
 }
 
 /** Time for a signature: `budgetMs`. */
@@ -91,10 +92,11 @@ export async function openTwoGateways(budgetMs: number): Promise<TwoGateways> {
     key,
     site,
     async startRelay(gateways, through) {
+      const places = gateways.map(({ address, serverName }) => ({ address, serverName }))
       const socket = file(`relay-${++relays}.sock`)
       const config = file(`relay-${relays}.json`)
       const files = { certificateFile: file('relay.crt'), keyFile: file('relay.key'), caFile: file('ca.pem') }
-      writeFileSync(config, JSON.stringify({ socket, gateways, ...files, maxBudgetMs: budgetMs }))
+      writeFileSync(config, JSON.stringify({ socket, gateways: places, ...files, maxBudgetMs: budgetMs }))
       const running = startHsmgate(['relay', 'run', '--config', config], {}, through)
       await running.output(new RegExp(`(?:a gateway can be reached[\\s\\S]*){${gateways.length}}`))
       let asked = 0
