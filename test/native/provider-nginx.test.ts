@@ -2,7 +2,7 @@
  * A stock NGINX with key references in place of keys: two certificates on one site, client certificates towards an upstream, reloads
  * and a gateway that comes and goes under load. The gateway is test/support/hks-endpoint.ts.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, get } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import path from 'node:path'
@@ -113,6 +113,39 @@ describe('nginx', () => {
     expect(stderr).toContain(
       `key reference belongs to another public key:reference ${other.keyId.toString('hex')}, certificate ${ec.keyId.toString('hex')}`,
     )
+  })
+
+  it.each([
+    ['cut off', (text: string) => text.slice(0, 200), 'it is cut off: its last line is missing'],
+    ['no base64', (text: string) => text.replace('\nM', '\n!'), 'it is not base64'],
+    [
+      'a megabyte long',
+      (text: string) => text.replace('\nM', `\n${`${'A'.repeat(64)}\n`.repeat(16_384)}M`),
+      'it is longer than 16 KiB',
+    ],
+    ['of another version', (text: string) => text.replace(/(?<=-\n.{4})..../, 'AgEC'), 'key reference not readable'],
+  ])('does not start with a reference that is %s, and says so', async (_name, damage, reason) => {
+    const place = path.join(endpoint.folder, 'damaged.pem')
+    const damaged = damage(readFileSync(ec.reference, 'utf8'))
+    expect(damaged).not.toBe(readFileSync(ec.reference, 'utf8'))
+    writeFileSync(place, damaged)
+    const { status, stderr } = await checkNginx(site(1, pair(ec, place)))
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/cannot load certificate key[^\n]*hsmgate:[^:]*:key reference not readable/)
+    expect(stderr).toContain(reason)
+    expect(endpoint.hellos).toEqual([])
+  })
+
+  it.each([
+    ['garbage', 'garbage of all kinds\n'.repeat(50_000)],
+    ['one line', 'x'.repeat(1 << 20)],
+    ['zeros', '\0'.repeat(1 << 20)],
+  ])('does not start with a megabyte of %s in place of a reference', async (_name, content) => {
+    const place = path.join(endpoint.folder, 'garbage.pem')
+    writeFileSync(place, content)
+    const { status, stderr } = await checkNginx(site(1, pair(ec, place)))
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/cannot load certificate key[^\n]*No supported data to decode/)
   })
 
   it('fails handshakes with one clear line when the gateway denies them, and serves on', async () => {

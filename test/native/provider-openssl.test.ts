@@ -228,6 +228,9 @@ describe('key reference files', () => {
     ['with CRLF', () => reference().replaceAll('\n', '\r\n')],
     ['with text around', () => `Bag attributes: none\n\n${reference()}\ntrailing text`],
     ['without a newline at the end', () => reference().trimEnd()],
+    ['behind a megabyte of garbage', () => `${'garbage of all kinds\n'.repeat(50_000)}${reference()}`],
+    ['behind a megabyte without an end of line', () => `${'x'.repeat(1 << 20)}\n${reference()}`],
+    ['behind bytes that are no text', () => `\0\x01\xff-----BEGIN\0\n${reference()}`],
     ['twice: the first counts', () => reference() + readFileSync(key('rsa').reference, 'utf8')],
   ]
   it.each(readable)('are read %s', async (_name, content) => {
@@ -266,7 +269,18 @@ describe('key reference files', () => {
   })
 
   it.each([
+    ['a head without a line of its own', () => `x${reference()}`],
+    ['nothing', () => ''],
+  ])('are not seen in %s', async (_name, content) => {
+    const { status, stderr } = await openssl('pkey', '-pubout', '-in', write('file.pem', content()))
+    expect(status).not.toBe(0)
+    expect(stderr).toMatch(/unsupported|no start line|Could not read key/)
+    expect(endpoint.hellos).toEqual([])
+  })
+
+  it.each([
     ['there are two', () => reference() + reference(), 'there is more than one in it'],
+    ['it is longer than a megabyte', () => `${'x'.repeat(1 << 20)}\n${reference()}`, 'no file of at most 1 MiB'],
     ['there is none', chain, 'there is none in it'],
   ])('are refused by URI when %s', async (_name, content, reason) => {
     const { status, stderr } = await openssl('pkey', '-pubout', '-in', `hsmgate:${write('file.pem', content())}`)
