@@ -44,7 +44,7 @@ export function createCommitQueue<T>(options: CommitQueueOptions<T>): CommitQueu
       queue = []
       items = 0
       try {
-        await commit(underWay.flatMap((waiting) => waiting.items))
+        await commit(underWay.length === 1 ? (underWay[0]?.items ?? []) : underWay.flatMap((waiting) => waiting.items))
         for (const waiting of underWay) waiting.resolve()
       } catch (cause) {
         const error = unavailable('the record cannot be written', cause)

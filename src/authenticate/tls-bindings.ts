@@ -60,6 +60,18 @@ export function digestToken(token: Uint8Array): Buffer {
   return hash('sha256', token, 'buffer')
 }
 
+const nameOfToken = new WeakMap<Uint8Array, string>()
+
+/** Its digest in hex, computed once for each buffer: a connection presents the same one with every request, and wipes it when it ends. */
+export function nameToken(token: Uint8Array): string {
+  let name = nameOfToken.get(token)
+  if (name === undefined) {
+    name = digestToken(token).toString('hex')
+    nameOfToken.set(token, name)
+  }
+  return name
+}
+
 /** Of the principal that presents a token, as policies and audit records name it. */
 export function tlsPrincipalArn(partition: string, { account, name }: Pick<TlsBinding, 'account' | 'name'>): string {
   return `arn:${partition}:iam::${account}:user/hsmgate/tls/${name}`
@@ -84,7 +96,7 @@ export function createTlsBindingStore(): TlsBindingStore {
   }
 
   return {
-    find: (token) => bindings.get(hash('sha256', token, 'hex')),
+    find: (token) => bindings.get(nameToken(token)),
     put(tokenDigest, binding) {
       const digest = tokenDigest.toString('hex')
       drop(binding.account, binding.name)

@@ -33,7 +33,9 @@ export function createFacts(principal: Principal, demand: Demand, nowMs: number)
     demand,
     nowMs,
     action: demand.action.toLowerCase(),
-    isContextAmbiguous: hasAmbiguousContext(demand),
+    get isContextAmbiguous() {
+      return hasAmbiguousContext(demand)
+    },
   }
 }
 

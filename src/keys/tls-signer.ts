@@ -64,11 +64,9 @@ export function createTlsSigner({ catalog, hsm, partition, now }: TlsSignerParts
   }
 }
 
-const families = { RSASSA: 'rsa', ECDSA: 'ec', ED25519: 'ed25519' } as const
-
 /** @throws GatewayError `KeyUsageInvalid` */
 function requireFit({ key }: KeyEntry, algorithm: string): void {
-  const family = families[algorithm.split('_', 1)[0] as keyof typeof families]
+  const family = algorithm.startsWith('RSASSA') ? 'rsa' : algorithm === 'ECDSA' ? 'ec' : 'ed25519'
   if (specs[key.spec].family === family && key.usage === 'SIGN_VERIFY') return
   throw new GatewayError('KeyUsageInvalid', {
     text: `Algorithm ${algorithm} is incompatible with key spec ${key.spec}.`,

@@ -4,7 +4,7 @@
  * twice). What finds no connection waits for one, within its time. One event loop; the number of requests is bounded.
  */
 import { randomBytes } from 'node:crypto'
-import { digestToken } from '../authenticate/tls-bindings.ts'
+import { nameToken } from '../authenticate/tls-bindings.ts'
 import type { Answer, Asked } from '../transport/offload/connection.ts'
 import type { OffloadFailure } from '../transport/offload/dialect.ts'
 import { type ErrorBody, errorNumbers, traceIdBytes } from '../transport/offload/frames.ts'
@@ -73,19 +73,9 @@ export function createDispatch(
   events: RelayEvents,
 ): Dispatch {
   const waiting = new Set<Work>()
-  const digests = new WeakMap<Buffer, string>()
   const counters: DispatchCounters = { requests: 0, signatures: 0, again: 0 }
   let pending = 0
   let turn = 0
-
-  function digestOf(token: Buffer): string {
-    let digest = digests.get(token)
-    if (digest === undefined) {
-      digest = digestToken(token).toString('hex')
-      digests.set(token, digest)
-    }
-    return digest
-  }
 
   function settle(work: Work, answer: Answer): void {
     clearTimeout(work.timer)
@@ -268,7 +258,7 @@ export function createDispatch(
             traceId: traceId ?? randomBytes(traceIdBytes),
           },
           token: Buffer.from(token),
-          tokenDigest: digestOf(token),
+          tokenDigest: nameToken(token),
           reported: peer.kind === 'local' ? { uid: peer.uid, pid: peer.pid, app } : {},
         },
         deadlineMs,

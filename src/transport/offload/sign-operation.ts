@@ -63,6 +63,7 @@ export function createSignOperation(parts: SignOperationParts): SignOperation {
       if (policy === undefined) throw outsidePolicies(binding, request)
       const entry = await signer.find(binding)
       if (!signer.spkiDigest(entry).equals(binding.spkiDigest)) throw mismatch()
+      let conditions: ConditionContext | undefined
       return {
         resources: { entry, row, policy },
         demands: [
@@ -73,7 +74,11 @@ export function createSignOperation(parts: SignOperationParts): SignOperation {
             resourcePolicy: entry.policy?.document ?? null,
             ...(entry.policy === null ? {} : { resourcePolicyRevision: entry.policy.revision }),
             peer: `tls binding ${binding.name}: ${policy}`,
-            context: conditionsOf(scope, entry, row, request),
+            // few policies have conditions
+            get context() {
+              conditions ??= conditionsOf(scope, entry, row, request)
+              return conditions
+            },
           },
         ],
       }
