@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { TlsBinding } from '../../../../src/authenticate/tls-bindings.ts'
 import { completeDevelopmentTls } from '../../../../src/cli/development-ca.ts'
@@ -13,6 +14,7 @@ import { encodeHello, encodePing, encodeRequest } from '../../../../src/transpor
 import { errorNumbers } from '../../../../src/transport/offload/frames.ts'
 import { createOffloadDoor, type OffloadDoor, type OffloadLimits } from '../../../../src/transport/offload/offload.ts'
 import { completeRequest, connectHks, type HksClient } from '../../../support/hks-client.ts'
+import { makeRelayPki, type RelayPki } from '../../../support/relay-gateway.ts'
 
 const token = Buffer.alloc(32, 1)
 const keyId = Buffer.alloc(32, 2)
@@ -428,5 +430,25 @@ describe('the listener for relays', () => {
     await door.close()
     await until(() => strangers.every(({ closed }) => closed))
     expect(log).toContain('stranger TLS handshake timeout')
+  })
+
+  it.each([
+    ['CERT_HAS_EXPIRED', (pki: RelayPki) => pki.issue('late', { endsInMs: -86_400_000 })],
+    [
+      'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+      async () => (await makeRelayPki(mkdtempSync(path.join(folder, 'other-')))).issue('x'),
+    ],
+  ])('says what is wrong with a certificate: %s', async (problem, issue) => {
+    const { door } = await openDoor()
+    const pki = await makeRelayPki(folder)
+    const tls = { cert: pki.server.cert, key: pki.server.key, ca: pki.clientCa }
+    const server = await door.openRelay(tls, (each) => new Promise((resolve) => each.listen(0, '127.0.0.1', resolve)))
+    const { certificateFile, keyFile } = await issue(pki)
+    const [cert, key, ca] = [certificateFile, keyFile, pki.server.caFile].map((file) => readFileSync(file))
+    const { port } = server.address() as AddressInfo
+    const socket = connectTls({ port, host: '127.0.0.1', cert, key, ca }).on('error', () => {})
+    stack.defer(() => void socket.destroy())
+    await until(() => log.length > 0)
+    expect(log).toEqual([`stranger ${problem}`])
   })
 })
