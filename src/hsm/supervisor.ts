@@ -7,6 +7,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { GatewayError } from '../error.ts'
+import { createTurns } from '../in-turn.ts'
 import { type Breaker, createBreaker } from './breaker.ts'
 import type { CapabilityCache } from './capability-cache.ts'
 import type { HsmEvents } from './events.ts'
@@ -103,14 +104,8 @@ export function createSupervisor(options: SupervisorOptions): TokenSupervisor {
   let closing = false
   let reportedTrouble: string | undefined
   let endWatch = (): void => {}
-  let turn: Promise<unknown> = Promise.resolve()
-
-  /** Logins one after another, in the order of asking. */
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = turn.then(work)
-    turn = mine.catch(() => {})
-    return mine
-  }
+  /** Logins one after another. */
+  const inTurn = createTurns()
 
   // ---- starting
 

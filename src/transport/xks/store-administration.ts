@@ -5,6 +5,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import type { Catalog } from '../../catalog/catalog.ts'
 import { GatewayError, isCode } from '../../error.ts'
+import { createTurns } from '../../in-turn.ts'
 import type { DirectKeys, KeyService, Locale } from '../../keys/keys.ts'
 import type { AadMode } from './additional-data.ts'
 import {
@@ -95,6 +96,8 @@ const listMax = 100
 
 export function createStoreAdministration(parts: StoreAdministrationParts): StoreAdministration {
   const { catalog, stores, seal, keys, direct, account, now } = parts
+  /** New stores one after another: no two have one URI path. */
+  const inTurn = createTurns()
 
   async function change(name: string, next: (found: StoreDocument) => StoreDocument | null): Promise<StoreDocument> {
     let before: StoreDocument | undefined
@@ -150,21 +153,23 @@ export function createStoreAdministration(parts: StoreAdministrationParts): Stor
       const { name, credential = makeCredential(), ...settings } = request
       checkStore(request)
       checkCredential(credential)
-      const taken = (await catalog.listDocuments(storeCollection)).find(
-        ({ body }) => parseStore(body).prefix === settings.prefix,
-      )
-      if (taken !== undefined) {
-        const text = `The URI path ${uriPathOf(settings.prefix)} belongs to store ${taken.name}.`
-        throw new GatewayError('AlreadyExists', { text })
-      }
-      const credentials = [await sealed(name, credential)]
-      const document: StoreDocument = { ...settings, account, isBlocked: false, createdAt: now(), credentials }
-      await catalog.changeDocument(storeCollection, name, (found) => {
-        if (found !== undefined) throw new GatewayError('AlreadyExists', { text: `A store ${name} exists.` })
-        return JSON.stringify(document)
+      return inTurn(async () => {
+        const taken = (await catalog.listDocuments(storeCollection)).find(
+          ({ body }) => parseStore(body).prefix === settings.prefix,
+        )
+        if (taken !== undefined) {
+          const text = `The URI path ${uriPathOf(settings.prefix)} belongs to store ${taken.name}.`
+          throw new GatewayError('AlreadyExists', { text })
+        }
+        const credentials = [await sealed(name, credential)]
+        const document: StoreDocument = { ...settings, account, isBlocked: false, createdAt: now(), credentials }
+        await catalog.changeDocument(storeCollection, name, (found) => {
+          if (found !== undefined) throw new GatewayError('AlreadyExists', { text: `A store ${name} exists.` })
+          return JSON.stringify(document)
+        })
+        await stores.reload(name)
+        return { ...toDescription(name, document, 0), credential }
       })
-      await stores.reload(name)
-      return { ...toDescription(name, document, 0), credential }
     },
 
     async list() {

@@ -107,6 +107,17 @@ describe('the kill switch', () => {
   })
 })
 
+describe('the URI path of a store', () => {
+  it('belongs to one store, also when several are made at one moment', async () => {
+    const attempts = ['left', 'right', 'middle'].map((name) => createStore(xks, name, { prefix: '/same/path' }))
+    const outcomes = await Promise.allSettled(attempts)
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') expect(String(outcome.reason)).toMatch(/\/same\/path.* belongs to store/)
+    }
+  })
+})
+
 describe('the allow-list', () => {
   it('names what a store may use; keys of others are not there', async () => {
     const other = await createStore(xks, 'lists')
