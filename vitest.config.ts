@@ -4,6 +4,7 @@
  */
 import path from 'node:path'
 import { defineConfig } from 'vitest/config'
+import { LongFilesFirst } from './test/support/long-files-first.ts'
 
 const [major] = process.versions.node.split('.')
 if (Number(major) < 24) {
@@ -22,6 +23,7 @@ export default defineConfig({
     globalSetup: ['test/support/known-capabilities.ts'],
     setupFiles: ['test/support/observe-test-file.ts'],
     reporters: ['default', './test/support/compatibility-reporter.ts'],
+    sequence: { sequencer: LongFilesFirst },
     pool: 'forks',
     isolate: true,
     fileParallelism: true,

@@ -14,6 +14,7 @@ import { KMSClient } from '@aws-sdk/client-kms'
 import { askSocket, type Question } from '../../src/cli/operator-client.ts'
 import { type TestCredentials, testAccount, testRegion } from './gateway.ts'
 import { type HsmgateProcess, startHsmgate } from './hsmgate-process.ts'
+import { lendCapabilities } from './known-capabilities.ts'
 import type { TestToken } from './softhsm.ts'
 
 export interface ServedGateway extends HsmgateProcess {
@@ -61,6 +62,7 @@ export async function writeServeConfig(token: TestToken, config: ServeOptions['c
 /** Resolves when its doors are open. The first one on a state folder makes the administrator, later ones know him. */
 export async function serveGateway(token: TestToken, options: ServeOptions = {}): Promise<ServedGateway> {
   const file = await writeServeConfig(token, options.config)
+  if (options.config?.tokens === undefined) await lendCapabilities('softhsm', token, path.dirname(file))
   const running = startHsmgate(['serve', '--config', file, '--json'], options.environment, options.through)
   try {
     const [text] = await running.output(/\{\s*"ready": true[\s\S]*?\n\}/)
