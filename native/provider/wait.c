@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <openssl/async.h>
+#include <openssl/err.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -123,6 +124,19 @@ void wait_hold(struct wait *wait, struct connection *connection)
         wait->async->held = connection;
 }
 
+/*
+ * What the thread does meanwhile may leave errors on its queue (HAProxy does when it refuses a
+ * certificate at runtime). libssl empties the queue when a handshake begins, not when it goes on,
+ * and SSL_get_error would take them for ours.
+ */
+static bool pause_job(void)
+{
+    ERR_set_mark();
+    const bool paused = ASYNC_pause_job() == 1;
+    ERR_pop_to_mark();
+    return paused;
+}
+
 /* Rounded up to milliseconds, so that a wait never ends early and spins. */
 static int ms_left(int64_t until_ns)
 {
@@ -159,7 +173,7 @@ static enum wait_outcome wait_paused(const struct wait *wait, int fd, short even
         return wait_blocking(fd, events, until_ns);
     enum wait_outcome outcome = WAIT_TIMEOUT;
     for (unsigned pauses = 0; outcome == WAIT_TIMEOUT && now_ns() < until_ns; pauses++) {
-        if (!register_descriptor(async, wait->context) || ASYNC_pause_job() != 1)
+        if (!register_descriptor(async, wait->context) || !pause_job())
             outcome = wait_blocking(fd, events, until_ns);
         else
             outcome = wait_blocking(

@@ -1,6 +1,7 @@
 /*
  * Signatures inside ASYNC jobs on one thread, as HAProxy's ssl-mode-async has them: jobs pause
- * while the gateway works, and some are given up while they pause.
+ * while the gateway works, and some are given up while they pause. Meanwhile the thread does what
+ * leaves errors on its queue.
  */
 #include "driver.h"
 
@@ -22,10 +23,12 @@ struct slot {
     bool ended;
 };
 
+/* Begins as a handshake of libssl does, and fails as one does that is asked for its error. */
 static int sign_in_job(void *argument)
 {
     const struct task *task = argument;
-    return sign_message(task->context, task->key, "async", 5) > 0;
+    ERR_clear_error();
+    return sign_message(task->context, task->key, "async", 5) > 0 && ERR_peek_error() == 0;
 }
 
 static void resume(struct slot *slot, struct task *task)
@@ -59,8 +62,10 @@ static void run_all(struct slot *slots, unsigned count, struct task *task)
             return;
         CHECK(poll(watched, running, 10000) > 0);
         for (unsigned i = 0; i < running; i++)
-            if (watched[i].revents != 0)
+            if (watched[i].revents != 0) {
+                ERR_raise(ERR_LIB_USER, ERR_R_INTERNAL_ERROR);
                 resume(&slots[waiting[i]], task);
+            }
     }
 }
 
