@@ -99,13 +99,15 @@ describe('the provider', () => {
       return at === 2 ? { once: childSigned } : 'sign'
     }
     await driver(['fork', referenceOf('P-256'), waiting], { kind, env: { HSMGATE_DEADLINE_MS: '20000' } })
-    expect(endpoint.requests).toHaveLength(5)
+    expect(endpoint.requests).toHaveLength(6)
     const pids = endpoint.hellos.map(({ pid }) => pid)
-    expect(pids).toHaveLength(3)
-    expect(new Set(pids).size).toBe(3)
-    const [parent, child, thread, childAmid, parentAgain] = endpoint.requests.map(({ connection }) => connection)
+    expect(pids).toHaveLength(4)
+    expect(new Set(pids).size).toBe(4)
+    const [parent, child, thread, childAmid, childOfThread, parentAgain] = endpoint.requests.map(
+      ({ connection }) => connection,
+    )
     expect([thread, parentAgain]).toEqual([parent, parent])
-    expect(new Set([parent, child, childAmid]).size).toBe(3)
+    expect(new Set([parent, child, childAmid, childOfThread]).size).toBe(4)
   })
 })
 

@@ -146,9 +146,22 @@ static void check_closed_on_exec(const bool open_before[DESCRIPTORS])
     CHECK(found > 0);
 }
 
+/* As a server that starts programs from its threads. */
+static void *fork_in_thread(void *argument)
+{
+    const struct worker *worker = argument;
+    const pid_t child = fork();
+    if (child == 0) {
+        CHECK(sign_and_verify(worker->context, worker->key, "child of a thread", 17));
+        _exit(0);
+    }
+    wait_for(child);
+    return NULL;
+}
+
 /*
  * fork REFERENCE FILE: signs before a fork, in the child, in another child that is forked while a
- * thread waits for its signature (then there is FILE), and after.
+ * thread waits for its signature (then there is FILE), in one that a thread forks, and after.
  */
 int mode_fork(char **argv)
 {
@@ -179,6 +192,8 @@ int mode_fork(char **argv)
         _exit(0);
     }
     wait_for(child);
+    CHECK(pthread_join(worker, NULL) == 0);
+    CHECK(pthread_create(&worker, NULL, fork_in_thread, (void *)&waiting) == 0);
     CHECK(pthread_join(worker, NULL) == 0);
     CHECK(sign_and_verify(library.context, key, "parent again", 12));
     EVP_PKEY_free(key);
