@@ -32,11 +32,13 @@ export async function runRelay(
   const { peerCredentials, notifyServiceManager } = loadAddon()
   try {
     const inherited = takeInheritedListeners()
+    let expiries: ExpiryWatch | undefined
     const events: RelayEvents = {
       ...observer,
       gatewayUp(gateway, notAfter) {
         observer.gatewayUp(gateway, notAfter)
         noteExpiry(observer, gatewayCertificate, notAfter, { gateway })
+        expiries?.plan()
       },
     }
     await using relay = await openRelay({ config, credentials, events, peerCredentials, inherited })
@@ -46,14 +48,15 @@ export async function runRelay(
     ready(relay, credentials)
     if (terminal.environment.NOTIFY_SOCKET) notifyServiceManager(terminal.environment.NOTIFY_SOCKET, 'READY=1')
 
+    using watch = watchExpiries(observer, relay)
+    expiries = watch
     let renewal = Promise.resolve()
     const onHangUp = () => {
-      renewal = renewal.then(() => renew(observer, relay, file, terminal, config))
+      renewal = renewal.then(() => renew(observer, relay, file, terminal, config)).then(watch.plan)
     }
     const report = () => observer.note('info', 'relay status', { ...relay.status(), local: observer.counts() })
     process.on('SIGHUP', onHangUp)
     process.on('SIGUSR1', report)
-    using _expiries = watchExpiries(observer, relay)
     const reports =
       config.reportSeconds > 0 ? setInterval(reportChanges(relay, report), config.reportSeconds * 1000) : undefined
     try {
@@ -106,17 +109,25 @@ function changedOptions(running: RelayConfig, next: RelayConfig): readonly strin
   )
 }
 
+interface ExpiryWatch extends Disposable {
+  /** A certificate may be another one. */
+  plan(): void
+}
+
 /** Says every few hours, and when it happens, which certificates end: the relay's own and those of gateways. */
-function watchExpiries(observer: RelayObserver, relay: Relay): Disposable {
-  let timer: NodeJS.Timeout
+function watchExpiries(observer: RelayObserver, relay: Relay): ExpiryWatch {
+  let timer: NodeJS.Timeout | undefined
+  let saidMs = performance.now()
   const plan = () => {
+    clearTimeout(timer)
     const { validUntil, gateways } = relay.status()
     const ends = [validUntil, ...gateways.map((gateway) => gateway.validUntil ?? '')].map(Date.parse)
     const leftMs = ends.map((end) => end - Date.now()).filter((ms) => ms > 0)
     // timers may be a little early
-    timer = setTimeout(look, Math.min(expiryCheckMs, ...leftMs) + 1000)
+    timer = setTimeout(look, Math.min(saidMs + expiryCheckMs - performance.now(), ...leftMs) + 1000).unref()
   }
   const look = () => {
+    saidMs = performance.now()
     const { validUntil, gateways } = relay.status()
     noteExpiry(observer, ownCertificate, Date.parse(validUntil))
     for (const { gateway, validUntil } of gateways) {
@@ -125,7 +136,7 @@ function watchExpiries(observer: RelayObserver, relay: Relay): Disposable {
     plan()
   }
   plan()
-  return { [Symbol.dispose]: () => clearTimeout(timer) }
+  return { plan, [Symbol.dispose]: () => clearTimeout(timer) }
 }
 
 function noteExpiry(observer: RelayObserver, whose: string, notAfter: number, fields: object = {}): void {

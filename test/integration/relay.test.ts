@@ -1,14 +1,11 @@
 /** `hsmgate relay` as a process of its own in front of a real gateway: enrolled, approved, run, renewed; what its clients and the audit see. */
 import { randomBytes, verify, X509Certificate } from 'node:crypto'
 import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { get } from 'node:https'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import type { TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { completeDevelopmentTls } from '../../src/cli/development-ca.ts'
 import { enrolmentFiles } from '../../src/relay/enrolment.ts'
-import { encodeReferencePem } from '../../src/tls-reference.ts'
 import { errorNumbers } from '../../src/transport/offload/frames.ts'
 import { runOk } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
@@ -16,9 +13,10 @@ import { certificateVerify, connectHks } from '../support/hks-client.ts'
 import { type HsmgateProcess, runHsmgateProcess, startHsmgate } from '../support/hsmgate-process.ts'
 import { findFreePort } from '../support/nginx.ts'
 import { type BindOptions, type BoundKey, bindKey, createTlsKey, offloadRecords } from '../support/offload.ts'
-import { buildProvider, writeOpensslConf } from '../support/provider.ts'
+import { buildProvider } from '../support/provider.ts'
 import { makeRelayPki, makeSoftKey, startRelayGateway, withServerCertificate } from '../support/relay-gateway.ts'
 import { isAlive } from '../support/served-gateway.ts'
+import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
 import { type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 interface Enrolled {
@@ -238,17 +236,20 @@ describe('hsmgate relay', () => {
   it('warns of certificates that end soon, its own and those of gateways, and says when they have', async () => {
     const pki = await withServerCertificate(await makeRelayPki(mkdtempSync(path.join(folder, 'brief-'))), 2 * dayMs)
     await using soft = await startRelayGateway(pki, makeSoftKey())
-    const { certificateFile, keyFile } = await pki.issue('brief', { endsInMs: 3500 })
+    const { certificateFile, keyFile } = await pki.issue('brief')
     const config = path.join(pki.folder, 'relay.json')
     const { caFile } = pki.server
     const gateways = [{ address: soft.address }]
     const document = { socket: path.join(pki.folder, 'sign.sock'), gateways, certificateFile, keyFile, caFile }
     writeFileSync(config, JSON.stringify(document))
     await using running = startHsmgate(['relay', 'run', '--config', config])
-    await running.output(/"the certificate of the relay expires soon"/)
     await running.output(
       /"gateway":"[^"]+","validUntil":"[^"]+","daysLeft":1,"msg":"the certificate of a gateway expires soon"/,
     )
+    // a process may take longer to start than the rest of a certificate's life
+    await pki.issue('brief', { endsInMs: 4000 })
+    running.kill('SIGHUP')
+    await running.output(/"the certificate of the relay expires soon"/)
     running.kill('SIGUSR1')
     const [line] = await running.output(/^.*"relay status".*$/m)
     expect(JSON.parse(line)).toMatchObject({ daysLeft: 0, gateways: [{ validUntil: expect.stringMatching(/Z$/) }] })
@@ -308,32 +309,21 @@ describe('hsmgate relay', () => {
 })
 
 describe('TLS programs behind a relay', () => {
-  let env: Readonly<Record<string, string>>
-  let key: BoundKey
-  let reference: string
-  let certificate: string
+  let sites: TlsSites
+  let site: TlsSite
 
   beforeAll(async () => {
     buildProvider()
-    const template = readFileSync(path.resolve(import.meta.dirname, '../../deploy/openssl/openssl.cnf'), 'utf8')
-    const slow = template.replace('hsmgate-deadline-ms = 1000', 'hsmgate-deadline-ms = 5000')
-    env = { OPENSSL_CONF: writeOpensslConf(folder, slow, enrolled.socket), PATH: '/usr/bin:/bin' }
-    key = await boundKey({ relays: ['web-host'], policies: 'any' })
-    const publicKey = key.publicKey.export({ type: 'spki', format: 'der' })
-    const file = (name: string, text: string) => {
-      writeFileSync(path.join(folder, name), text, { mode: 0o600 })
-      return path.join(folder, name)
-    }
-    reference = file('site.ref.pem', encodeReferencePem({ publicKey, token: key.token }))
-    const question = { key: key.keyId, san: 'localhost', days: 2 }
-    const answer = await gateway.ask<{ certificate: string }>('tls', 'self-signed', question)
-    certificate = file('site.crt.pem', answer.certificate)
+    sites = openTlsSites(gateway, enrolled.socket)
+    site = await sites.make('ECC_NIST_P256', { relays: ['web-host'], policies: 'any' })
   }, 120_000)
+  afterAll(() => sites?.[Symbol.dispose]())
 
   it('sign with openssl dgst', async () => {
     const input = randomBytes(100)
-    const signature = await runOk('/usr/bin/openssl', ['dgst', '-sha256', '-sign', reference], { env, input })
-    expect(verify('sha256', input, key.publicKey, signature)).toBe(true)
+    const words = ['dgst', '-sha256', '-sign', site.reference]
+    const signature = await runOk('/usr/bin/openssl', words, { env: sites.env, input })
+    expect(verify('sha256', input, site.publicKey, signature)).toBe(true)
   })
 
   const servers = [
@@ -345,23 +335,12 @@ describe('TLS programs behind a relay', () => {
 
   it.each(servers)('shake hands: %s, one record for each handshake', patience, async (_, start) => {
     const port = await findFreePort()
-    await using _server = await start({ port, pairs: [{ certificate, reference }], env })
-    const before = (await offloadRecords(gateway, key.name)).length
-    for (let visit = 0; visit < 5; visit++) expect(await visitSite(port)).toEqual([204, 'TLSv1.3', 'ec', false])
-    const records = (await offloadRecords(gateway, key.name)).slice(before)
+    await using _server = await start({ port, pairs: [site], env: sites.env })
+    const before = (await offloadRecords(gateway, site.name)).length
+    const handshake = { status: 204, protocol: 'TLSv1.3', keyType: 'ec', isReused: false }
+    for (let visits = 0; visits < 5; visits++) expect(await visit(port, [site])).toMatchObject(handshake)
+    const records = (await offloadRecords(gateway, site.name)).slice(before)
     expect(records).toHaveLength(5)
     expect(records[0]).toMatchObject({ additionalEventData: { relay: enrolled.digest } })
   })
-
-  function visitSite(port: number): Promise<readonly unknown[]> {
-    return new Promise((resolve, reject) => {
-      const ca = readFileSync(certificate)
-      get({ port, host: '127.0.0.1', servername: 'localhost', agent: false, ca }, (response) => {
-        const socket = response.socket as TLSSocket
-        const type = socket.getPeerX509Certificate()?.publicKey.asymmetricKeyType
-        const seen = [response.statusCode, socket.getProtocol(), type, socket.isSessionReused()]
-        response.resume().on('end', () => resolve(seen))
-      }).on('error', reject)
-    })
-  }
 })
