@@ -5,7 +5,7 @@
  * A socket is bound under a name of its own and renamed: so the event loop library, which removes the name it bound when it closes,
  * does not take the path from under a process that inherited the socket.
  */
-import { lstatSync, readFileSync, readlinkSync, renameSync, unlinkSync } from 'node:fs'
+import { lstatSync, renameSync, unlinkSync } from 'node:fs'
 import { connect, type Server } from 'node:net'
 import { ProblemsError } from '../problem.ts'
 
@@ -47,17 +47,6 @@ export async function listenOnPath(server: Server, place: SocketPlace): Promise<
     }
   })
   renameSync(early, file)
-}
-
-/** Where a socket that another process made lies, as the kernel tells (proc(5), /proc/net/unix); undefined when it has no name. */
-export function findSocketPath(fd: number): string | undefined {
-  const [inode] = /\d+/.exec(readlinkSync(`/proc/self/fd/${fd}`)) ?? []
-  for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
-    const [, found, name] = /^(?:\S+ +){6}(\d+) +(.+)$/.exec(line) ?? []
-    // The kernel knows a socket of ours by the name that it was bound under.
-    if (found === inode) return name?.replace(/~$/, '')
-  }
-  return undefined
 }
 
 /** After the server is closed: removes the path, unless another process still listens on it. */

@@ -4,8 +4,9 @@ import type { Server } from 'node:net'
 import path from 'node:path'
 import { ProblemsError } from '../../problem.ts'
 import { descriptorOf } from '../descriptor.ts'
+import { findSocketName } from '../socket-address.ts'
 import { findGroupId } from '../socket-group.ts'
-import { findSocketPath, giveUpPath, listenOnPath } from '../unix-socket.ts'
+import { giveUpPath, listenOnPath } from '../unix-socket.ts'
 
 export interface LocalSocketPlaces {
   readonly socket: string
@@ -56,7 +57,8 @@ export async function openLocalSockets(places: LocalSocketPlaces, parts: LocalSo
     if (!/^offload(-\d+)?$/.test(name)) continue
     const server = await open((each) => listenOnDescriptor(each, fd))
     listeners.set(name, descriptorOf(server))
-    endpoints.push(findSocketPath(fd) ?? `descriptor ${fd}`)
+    // The kernel knows a socket of ours by the name that it was bound under (unix-socket.ts).
+    endpoints.push(findSocketName(fd)?.replace(/~$/, '') ?? `descriptor ${fd}`)
   }
   if (listeners.size > 0) return opened
 
