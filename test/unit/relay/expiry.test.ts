@@ -43,6 +43,16 @@ describe('the certificate of a gateway', () => {
 })
 
 describe('the certificate of a relay', () => {
+  it('is worth something to a gateway until its authority ends, when that is sooner', async () => {
+    await using gateway = await startGateway()
+    await using relay = await relayTo([gateway], { files: await pki.issue('longer', { endsInMs: 60 * dayMs }) })
+    await using client = await connectTo(relay)
+    expect(isSigned(await client.sign(request))).toBe(true)
+    const [asked] = gateway.asked
+    const daysLeft = ((asked?.peer.kind === 'relay' ? asked.peer.notAfter : 0) - Date.now()) / dayMs
+    expect([Math.round(daysLeft), relay.relay.status().daysLeft]).toEqual([30, 59])
+  })
+
   it('is in its counters', async () => {
     await using gateway = await startGateway()
     await using relay = await relayTo([gateway])
