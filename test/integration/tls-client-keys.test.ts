@@ -2,20 +2,20 @@
  * Keys of TLS clients in front of a real gateway: programs that know nothing of hsmgate prove themselves to a server that asks for a
  * certificate. Every handshake is one record of the journal. Apache reads the file of its client's key without OpenSSL's decoders.
  */
-import { execFileSync } from 'node:child_process'
 import { createPublicKey } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runOk } from '../support/command.ts'
-import { startGateway, type TestGateway } from '../support/gateway.ts'
+import type { TestGateway } from '../support/gateway.ts'
+import { type GatewaySites, openGatewaySites } from '../support/gateway-sites.ts'
 import { findFreePort, startNginx } from '../support/nginx.ts'
 import { recordsDuring } from '../support/offload.ts'
-import { buildProvider } from '../support/provider.ts'
-import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
+import { type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
 import { curlUpstream, startUpstream, type Upstream } from '../support/tls-upstream.ts'
 import { nginxSite, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
+let opened: GatewaySites
 let gateway: TestGateway
 let sites: TlsSites
 /** What the proxies serve. */
@@ -24,27 +24,13 @@ let client: TlsSite
 let anyClient: TlsSite
 
 beforeAll(async () => {
-  buildProvider()
-  gateway = await startGateway({
-    config: {
-      listen: {
-        kms: { address: '127.0.0.1', port: 0 },
-        operator: { http: { address: '127.0.0.1', port: 0 } },
-        offload: { mode: '0666' },
-      },
-    },
-  })
-  // www-data's way to the socket
-  execFileSync('chmod', ['-R', 'a+X', gateway.token.directory])
-  sites = openTlsSites(gateway, gateway.gateway.endpoints.offload[0] as string)
+  opened = await openGatewaySites()
+  ;({ gateway, sites } = opened)
   front = await sites.make('ECC_NIST_P256', { policies: 'tls13-server' })
   client = await sites.make('RSA_2048', { policies: 'tls13-client' })
   anyClient = await sites.make('ECC_NIST_P384', { policies: 'any' })
 }, 600_000)
-afterAll(async () => {
-  sites?.[Symbol.dispose]()
-  await gateway?.[Symbol.asyncDispose]()
-})
+afterAll(() => opened?.[Symbol.asyncDispose]())
 
 const recordsOf = (site: TlsSite, work: () => Promise<unknown>) => recordsDuring(gateway, site.name, work)
 const signed = (app: string, policy = 'tls13-client') =>

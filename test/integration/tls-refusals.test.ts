@@ -2,44 +2,31 @@
  * What a key reference is good for in front of a real gateway, with programs that know nothing of hsmgate: handshakes that its policies allow,
  * for the users that it names, until it is revoked. Everything else is refused, and the journal says why.
  */
-import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes, verify } from 'node:crypto'
 import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../support/command.ts'
-import { startGateway, type TestGateway } from '../support/gateway.ts'
+import type { TestGateway } from '../support/gateway.ts'
+import { type GatewaySites, openGatewaySites } from '../support/gateway-sites.ts'
 import { findFreePort } from '../support/nginx.ts'
 import { recordsDuring } from '../support/offload.ts'
-import { buildProvider, providerModule } from '../support/provider.ts'
-import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
+import { providerModule } from '../support/provider.ts'
+import { type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
 import { curlUpstream, startUpstream } from '../support/tls-upstream.ts'
 import { startNginxSite } from '../support/web-servers.ts'
 
 const isRoot = process.getuid?.() === 0
 const stranger = 65_534
+let opened: GatewaySites
 let gateway: TestGateway
 let sites: TlsSites
 
 beforeAll(async () => {
-  buildProvider()
-  gateway = await startGateway({
-    config: {
-      listen: {
-        kms: { address: '127.0.0.1', port: 0 },
-        operator: { http: { address: '127.0.0.1', port: 0 } },
-        offload: { mode: '0666' },
-      },
-    },
-  })
-  // others' way to the socket
-  execFileSync('chmod', ['-R', 'a+X', gateway.token.directory])
-  sites = openTlsSites(gateway, gateway.gateway.endpoints.offload[0] as string)
+  opened = await openGatewaySites()
+  ;({ gateway, sites } = opened)
 }, 600_000)
-afterAll(async () => {
-  sites?.[Symbol.dispose]()
-  await gateway?.[Symbol.asyncDispose]()
-})
+afterAll(() => opened?.[Symbol.asyncDispose]())
 
 const file = (name: string, content?: string | Buffer) => {
   const place = path.join(sites.folder, name)

@@ -2,21 +2,14 @@
  * Stock NGINX, Apache and HAProxy with key references in place of keys, in front of a real gateway on SoftHSM2: every handshake is
  * verified by the client, answered over HTTP, and stands once in the journal.
  */
-import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startGateway, type TestGateway } from '../support/gateway.ts'
+import type { TestGateway } from '../support/gateway.ts'
+import { type GatewaySites, openGatewaySites } from '../support/gateway-sites.ts'
 import { findFreePort } from '../support/nginx.ts'
 import { offloadRecords } from '../support/offload.ts'
-import { buildProvider } from '../support/provider.ts'
-import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
+import { type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
 import { type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
-// www-data may connect; the token decides.
-const listen = {
-  kms: { address: '127.0.0.1', port: 0 },
-  operator: { http: { address: '127.0.0.1', port: 0 } },
-  offload: { mode: '0666' },
-}
 const specs = {
   rsa2048: 'RSA_2048',
   rsa3072: 'RSA_3072',
@@ -27,22 +20,17 @@ const specs = {
 } as const
 type Name = keyof typeof specs
 
+let opened: GatewaySites
 let gateway: TestGateway
 let sites: TlsSites
 const made = {} as Record<Name, TlsSite>
 
 beforeAll(async () => {
-  buildProvider()
-  gateway = await startGateway({ config: { listen } })
-  // www-data's way to the socket
-  execFileSync('chmod', ['-R', 'a+X', gateway.token.directory])
-  sites = openTlsSites(gateway, gateway.gateway.endpoints.offload[0] as string)
+  opened = await openGatewaySites()
+  ;({ gateway, sites } = opened)
   for (const name of Object.keys(specs) as Name[]) made[name] = await sites.make(specs[name])
 }, 600_000)
-afterAll(async () => {
-  sites?.[Symbol.dispose]()
-  await gateway?.[Symbol.asyncDispose]()
-})
+afterAll(() => opened?.[Symbol.asyncDispose]())
 
 /** Offers of a client, and the key that they pick. */
 const offers = [

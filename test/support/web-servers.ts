@@ -128,7 +128,7 @@ export async function startHaproxy(
     const text = readFileSync(certificate, 'utf8')
     const { asymmetricKeyType } = new X509Certificate(text).publicKey
     const suffix = site.pairs.length === 1 ? '' : asymmetricKeyType === 'rsa' ? '.rsa' : '.ecdsa'
-    writeFileSync(pem + suffix, text + readFileSync(reference, 'utf8'), { mode: 0o600 })
+    writeFileSync(pem + suffix, readFileSync(reference, 'utf8') + text, { mode: 0o600 })
   }
   const file = path.join(folder, 'haproxy.cfg')
   writeFileSync(
@@ -162,6 +162,8 @@ frontend site
   })
   const errorLog = () => said
   const server = await supervise(child, folder, site.port, errorLog, 'SIGTERM')
+  // Its sockets come one after the other.
+  await server.until(() => said.includes('Loading success'))
   return {
     ...server,
     pem,
