@@ -66,8 +66,9 @@ it.each(['rsa', 'P-256', 'ed25519'] as const)('s_server with a %s key leaks noth
     const version = i % 2 === 0 ? 'TLSv1.3' : 'TLSv1.2'
     expect(await visit(port, [pairs[kind]], { maxVersion: version })).toMatchObject({ status: 200, protocol: version })
   }
-  expect(await exit).toEqual([0, null])
+  const ended = await exit
   expect(reports()).toBe('')
+  expect(ended).toEqual([0, null])
   expect(endpoint.requests).toHaveLength(handshakes)
 })
 

@@ -14,6 +14,8 @@ enum { JOBS_MAX = 64 };
 struct task {
     OSSL_LIB_CTX *context;
     EVP_PKEY *key;
+    /* What is signed. */
+    uint8_t message;
 };
 
 struct slot {
@@ -28,7 +30,7 @@ static int sign_in_job(void *argument)
 {
     const struct task *task = argument;
     ERR_clear_error();
-    return sign_message(task->context, task->key, "async", 5) > 0 && ERR_peek_error() == 0;
+    return sign_message(task->context, task->key, &task->message, 1) > 0 && ERR_peek_error() == 0;
 }
 
 static void resume(struct slot *slot, struct task *task)
@@ -76,6 +78,7 @@ static unsigned start_all(struct slot *slots, unsigned count, struct task *task)
     for (unsigned i = 0; i < count; i++) {
         if (slots[i].wait == NULL)
             CHECK((slots[i].wait = ASYNC_WAIT_CTX_new()) != NULL);
+        task->message = (uint8_t)i;
         resume(&slots[i], task);
         paused += !slots[i].ended;
     }
@@ -105,7 +108,7 @@ static unsigned count_successes(const struct slot *slots, unsigned count)
 int mode_async(char **argv)
 {
     struct library library = library_open();
-    struct task task = {library.context, load_key(library.context, argv[0])};
+    struct task task = {library.context, load_key(library.context, argv[0]), 0};
     const unsigned all = (unsigned)atoi(argv[1]), abandoned = (unsigned)atoi(argv[2]);
     CHECK(all <= JOBS_MAX && 2 * abandoned <= all);
     const unsigned descriptors = count_descriptors();
