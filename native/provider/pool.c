@@ -30,7 +30,6 @@ struct pool {
     pthread_cond_t freed;
     struct connection *idle;
     struct connection *unused;
-    struct waiter *line;
     struct breaker breakers[SETTINGS_ENDPOINTS_MAX];
     /* Of the parent process: kept, because its lock and lists may be in any state. */
     struct pool *inherited;
@@ -166,58 +165,6 @@ static struct connection *take_place(struct pool *pool)
     return connection;
 }
 
-static unsigned count_free(const struct pool *pool, unsigned most)
-{
-    const struct connection *lists[] = {pool->unused, pool->idle};
-    unsigned count = 0;
-    for (unsigned i = 0; i < 2; i++)
-        for (const struct connection *at = lists[i]; at != NULL && count < most; at = at->next_idle)
-            count++;
-    return count;
-}
-
-/* Under the lock: whether there is one for `waiter` after all that came before it. */
-static bool is_its_turn(const struct pool *pool, const struct waiter *waiter)
-{
-    unsigned ahead = 0;
-    for (const struct waiter *at = pool->line; at != NULL && at != waiter; at = at->next)
-        ahead++;
-    return ahead == 0 || ahead < count_free(pool, ahead + 1);
-}
-
-static void join_line(struct pool *pool, struct waiter *waiter)
-{
-    if (waiter->pool != NULL)
-        return;
-    struct waiter **end = &pool->line;
-    while (*end != NULL)
-        end = &(*end)->next;
-    *waiter = (struct waiter){pool, NULL};
-    *end = waiter;
-}
-
-static void leave_line(struct waiter *waiter)
-{
-    if (waiter->pool == NULL)
-        return;
-    struct waiter **at = &waiter->pool->line;
-    while (*at != waiter)
-        at = &(*at)->next;
-    *at = waiter->next;
-    waiter->pool = NULL;
-}
-
-void pool_leave_line(struct waiter *waiter)
-{
-    struct pool *pool = waiter->pool;
-    /* After a fork the line is the parent's. */
-    if (pool == NULL || pool->pid != getpid())
-        return;
-    pthread_mutex_lock(&pool->lock);
-    leave_line(waiter);
-    pthread_mutex_unlock(&pool->lock);
-}
-
 static void reset(struct connection *connection, unsigned endpoint)
 {
     connection->endpoint = endpoint;
@@ -231,25 +178,18 @@ static void reset(struct connection *connection, unsigned endpoint)
 enum borrow_outcome pool_borrow(struct pool *pool, unsigned endpoint, bool fresh, struct wait *wait,
                                 int64_t until_ns, struct connection **connection)
 {
-    struct waiter *waiter = wait_waiter(wait);
     for (;;) {
         pthread_mutex_lock(&pool->lock);
-        struct connection *idle = NULL, *taken = NULL;
+        struct connection *idle, *taken;
         for (;;) {
-            if (waiter == NULL || is_its_turn(pool, waiter)) {
-                idle = fresh ? NULL : take_idle(pool, endpoint);
-                taken = idle != NULL ? idle : take_place(pool);
-            }
-            if (taken != NULL || waiter != NULL || now_ns() >= until_ns)
+            idle = fresh ? NULL : take_idle(pool, endpoint);
+            taken = idle != NULL ? idle : take_place(pool);
+            if (taken != NULL || wait->async != NULL || now_ns() >= until_ns)
                 break;
             const struct timespec until = {.tv_sec = until_ns / 1000000000,
                                            .tv_nsec = until_ns % 1000000000};
             pthread_cond_timedwait(&pool->freed, &pool->lock, &until);
         }
-        if (waiter != NULL && taken != NULL)
-            leave_line(waiter);
-        else if (waiter != NULL)
-            join_line(pool, waiter);
         pthread_mutex_unlock(&pool->lock);
         *connection = taken;
         if (taken != NULL) {
@@ -262,13 +202,9 @@ enum borrow_outcome pool_borrow(struct pool *pool, unsigned endpoint, bool fresh
             return BORROWED_NEW;
         }
         /* A job cannot sleep on the condition: the thread that would wake it is its own. */
-        if (waiter == NULL)
+        if (wait->async == NULL || now_ns() >= until_ns ||
+            wait_until(wait, -1, 0, now_ns() + ms_to_ns(ASYNC_POLL_MS)) == WAIT_FAILED)
             return BORROW_TIMEOUT;
-        if (now_ns() >= until_ns ||
-            wait_until(wait, -1, 0, now_ns() + ms_to_ns(ASYNC_POLL_MS)) == WAIT_FAILED) {
-            pool_leave_line(waiter);
-            return BORROW_TIMEOUT;
-        }
     }
 }
 

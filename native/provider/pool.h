@@ -44,17 +44,6 @@ struct connection {
     bool leaving;
 };
 
-/* The place of a paused job in the line for a connection: first come, first served, because jobs
- * look again now and then, and newcomers would be there first. */
-struct waiter {
-    /* NULL: not in line. */
-    struct pool *pool;
-    struct waiter *next;
-};
-
-/* For a job that its application gave up. */
-void pool_leave_line(struct waiter *waiter);
-
 /* The pool of this process; NULL without memory. */
 struct pool *pool_get(struct provider *provider);
 /* At the end of the provider. */

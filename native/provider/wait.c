@@ -19,7 +19,6 @@ struct async {
     bool registered;
     bool busy;
     struct connection *held;
-    struct waiter waiter;
 };
 
 /* A job that comes back so often without anything to do is not paused at all (ASYNC_block_pause).
@@ -49,7 +48,6 @@ static void clean_up(ASYNC_WAIT_CTX *context, const void *key, OSSL_ASYNC_FD fd,
 {
     struct async *async = custom;
     (void)context, (void)key, (void)fd;
-    pool_leave_line(&async->waiter);
     if (async->held != NULL)
         pool_discard(async->held);
     close_async(async);
@@ -137,11 +135,6 @@ static bool pause_job(void)
     const bool paused = ASYNC_pause_job() == 1;
     ERR_pop_to_mark();
     return paused;
-}
-
-struct waiter *wait_waiter(const struct wait *wait)
-{
-    return wait->async == NULL ? NULL : &wait->async->waiter;
 }
 
 /* Rounded up to milliseconds, so that a wait never ends early and spins. */

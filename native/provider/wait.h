@@ -14,7 +14,6 @@
 #include <stdint.h>
 
 struct connection;
-struct waiter;
 struct async;
 
 struct wait {
@@ -42,5 +41,3 @@ enum wait_outcome wait_until(struct wait *wait, int fd, short events, int64_t un
  * paused job, the job never goes on, and this connection is closed and its place given back.
  */
 void wait_hold(struct wait *wait, struct connection *connection);
-/* Of a job that can pause; NULL for an operation that blocks. */
-struct waiter *wait_waiter(const struct wait *wait);

@@ -139,18 +139,8 @@ describe('the provider in jobs that pause', () => {
     )
   })
 
-  it('serves jobs that wait for a connection in the order in which they came', { timeout: slow }, async () => {
-    const env = { ...longDeadline, HSMGATE_POOL: '1' }
-    expect(await driver(['async', referenceOf('P-256'), '12', '0'], { kind: 'asan', env })).toBe(
-      '12 paused, 24 signed\n',
-    )
-    const order = Array.from({ length: 12 }, (_, at) => at)
-    expect(endpoint.requests.map(({ input }) => input[0])).toEqual([...order, ...order])
-  })
-
   it('serves those who wait for one that another gave up', { timeout: slow }, async () => {
     const env = { ...longDeadline, HSMGATE_POOL: '3' }
-    // Of those who are given up most stand in line.
     expect(await driver(['async', referenceOf('P-256'), '16', '8'], { kind: 'asan', env })).toBe(
       '16 paused, 8 signed\n',
     )
