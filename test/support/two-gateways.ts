@@ -11,7 +11,6 @@ import { completeDevelopmentTls } from '../../src/cli/development-ca.ts'
 import { makeRelayKey, makeRelayRequest } from '../../src/relay/enrolment.ts'
 import type { WrittenPlace } from '../../src/relay/place.ts'
 import { type HsmgateProcess, startHsmgate } from './hsmgate-process.ts'
-import { startKnowing } from './known-capabilities.ts'
 import { findFreePort } from './nginx.ts'
 import { type BoundKey, bindKey, createTlsKey, type OffloadRecord, recordsOf } from './offload.ts'
 import { copyServed, type ServedGateway, serveGateway } from './served-gateway.ts'
@@ -68,8 +67,7 @@ export async function openTwoGateways(budgetMs: number): Promise<TwoGateways> {
   const keyPem = makeRelayKey()
   const { request, digest } = await makeRelayRequest(keyPem, 'relay.key', 'web-host')
   const config = { listen: { kms: null, operator: { http: null } } }
-  const start = () => serveGateway(token, { config })
-  const served = undo.use(await startKnowing('softhsm', token, path.join(token.directory, 'state'), start))
+  const served = undo.use(await serveGateway(token, { config }))
   const approval = { name: 'web-host', request, days: 2 }
   const { certificate } = await served.ask<{ certificate: string }>('tls-relay', 'approve', approval)
   writeFileSync(file('relay.key'), keyPem, { mode: 0o600 })
