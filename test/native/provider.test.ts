@@ -139,13 +139,6 @@ describe('the provider in jobs that pause', () => {
     )
   })
 
-  it('serves those who wait for one that another gave up', { timeout: slow }, async () => {
-    const env = { ...longDeadline, HSMGATE_POOL: '3' }
-    expect(await driver(['async', referenceOf('P-256'), '16', '8'], { kind: 'asan', env })).toBe(
-      '16 paused, 8 signed\n',
-    )
-  })
-
   it('ends a pause at the deadline', { timeout: slow }, async () => {
     endpoint.onRequest = () => 'silence'
     expect(await driver(['async', referenceOf('P-256'), '3', '0'], { env: { HSMGATE_DEADLINE_MS: '300' } })).toBe(
