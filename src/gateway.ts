@@ -63,7 +63,7 @@ import { createOperatorCommands } from './transport/operator/commands.ts'
 import { createOperatorDoor, describeOperatorError } from './transport/operator/operator.ts'
 import { createStsProtocol, describeStsError } from './transport/sts/sts.ts'
 import { createXksFaults, describeXksError, diagnoseStore, openXksStores } from './transport/xks/xks.ts'
-import { openXksDoor } from './xks-door.ts'
+import { type OpenedXksDoor, openXksDoor } from './xks-door.ts'
 
 const systemDeadlineMs = 60_000
 /** Sessions of one serve worker when neither the configuration nor the token says: SoftHSM does not gain from more than cores. */
@@ -403,6 +403,7 @@ export async function openGateway(
     noteDoor(observer, 'kms', kms, address.address)
   }
 
+  let xksDoor: OpenedXksDoor | undefined
   const xksAddress = config.listen.xks
   // the endpoint is known to `doctor` as soon as the door listens
   if (xksAddress !== null) {
@@ -410,6 +411,7 @@ export async function openGateway(
     await proofKey(group)
     const parts = { config, pipeline, stores: xks.stores, faults, keys, direct, hsm, observer }
     const door = stack.use(openXksDoor({ ...parts, proofKey }))
+    xksDoor = door
     const fd = inherited.get('xks')
     const place = fd === undefined ? { host: xksAddress.address, port: xksAddress.port } : { fd }
     const bound = await door.listen(place).catch((cause) => {
@@ -466,7 +468,12 @@ export async function openGateway(
       const reloaded = reload(current, next, {
         quotas,
         setLogLevel: observer.setLevel,
-        kmsDoor,
+        setTrustedProxies: (entries) => kmsDoor?.setTrustedProxies(entries),
+        listeners: {
+          ...(kmsDoor === undefined ? {} : { kms: kmsDoor }),
+          ...(xksDoor === undefined ? {} : { xks: xksDoor }),
+          relay: offload,
+        },
         setTokens: (tokens) => hsm.setTokens(toHsmTokens(tokens)),
         replaceWorkers: () => hsm.replaceWorkers('reload'),
       })

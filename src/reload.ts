@@ -1,6 +1,6 @@
 /**
  * What SIGHUP changes in a gateway that runs. A new frozen snapshot of the configuration takes the place of the old one as far as its parts can
- * follow: request rates, the log level, trusted proxies, certificates of the KMS listener, modules and PINs. The rest stays as it was, and is named
+ * follow: request rates, the log level, trusted proxies, certificates of listeners, modules and PINs. The rest stays as it was, and is named
  * again at every reload until a new process uses it. Synchronous, so that no call sees half of a snapshot.
  */
 import { readFileSync } from 'node:fs'
@@ -11,18 +11,25 @@ import type { Problem } from './problem.ts'
 export interface ReloadParts {
   readonly quotas: { configure(limits: Config['quotas'] & { readonly enabled: boolean }): void }
   readonly setLogLevel: (level: Config['log']['level']) => void
-  /** Of the KMS listener; undefined where none is open. */
-  readonly kmsDoor:
-    | {
-        setTrustedProxies(entries: readonly string[]): void
-        /** @throws Error when OpenSSL refuses them; the old ones stay. */
-        setCertificates(tls: TlsFiles): void
-      }
-    | undefined
+  readonly setTrustedProxies: (entries: readonly string[]) => void
+  /** Listeners with TLS, where they are open. Connections that are open keep what they began with. */
+  readonly listeners: Readonly<
+    Partial<
+      Record<
+        TlsListener,
+        {
+          /** @throws Error when OpenSSL refuses them; the old ones stay. */
+          setCertificates(tls: TlsFiles, from: TlsConfig): void
+        }
+      >
+    >
+  >
   /** Tokens whose configuration changed, by name; all workers are replaced afterwards. */
   readonly setTokens: (tokens: Readonly<Record<string, TokenConfig>>) => void
   readonly replaceWorkers: () => void
 }
+
+type TlsListener = 'kms' | 'relay' | 'xks'
 
 export interface TlsFiles {
   readonly cert: Buffer
@@ -57,7 +64,11 @@ export function readTlsFiles(tls: TlsConfig): TlsFiles {
 
 export function reload(running: Config, next: Config, parts: ReloadParts): Reloaded {
   const problems: Problem[] = []
-  const kms = withCertificates(running, next, parts, problems)
+  const listeners = {
+    kms: withCertificates('kms', running.listen.kms, next.listen.kms, parts, problems),
+    relay: withCertificates('relay', running.listen.relay, next.listen.relay, parts, problems),
+    xks: withCertificates('xks', running.listen.xks, next.listen.xks, parts, problems),
+  }
   const tokens = mergeTokens(running.tokens, next.tokens)
   const { quotas, log, trustedProxies } = next
   const config: Config = Object.freeze({
@@ -66,33 +77,34 @@ export function reload(running: Config, next: Config, parts: ReloadParts): Reloa
     log,
     trustedProxies,
     tokens,
-    listen: Object.freeze({ ...running.listen, kms }),
+    listen: Object.freeze({ ...running.listen, ...listeners }),
   })
   parts.quotas.configure({ ...quotas, enabled: isLimited(config) })
   parts.setLogLevel(log.level)
-  parts.kmsDoor?.setTrustedProxies(trustedProxies)
+  parts.setTrustedProxies(trustedProxies)
   parts.setTokens(tokens)
   // Module and PIN files are read by workers: new ones see what is there now.
   parts.replaceWorkers()
   return { config, needsRestart: changedPaths(config, next), problems }
 }
 
-/** The KMS listener with the certificates that are in the files now, renewed ones under the same names included. */
-function withCertificates(
-  { listen: { kms: running } }: Config,
-  { listen: { kms: next } }: Config,
-  { kmsDoor }: ReloadParts,
+/** A listener with the certificates that are in the files now, renewed ones under the same names included. */
+function withCertificates<L extends { readonly tls?: TlsConfig }>(
+  name: TlsListener,
+  running: L | null,
+  next: L | null,
+  { listeners: { [name]: listener } }: ReloadParts,
   problems: Problem[],
-): Config['listen']['kms'] {
-  if (!running?.tls || !next?.tls || kmsDoor === undefined) return running
-  // whether clients are asked for certificates belongs to the socket
+): L | null {
+  if (!running?.tls || !next?.tls || listener === undefined) return running
+  // whether clients are asked for certificates belongs to the socket, and whose relays are believed to the door
   if ((running.tls.clientCaFile === undefined) !== (next.tls.clientCaFile === undefined)) return running
   try {
-    kmsDoor.setCertificates(readTlsFiles(next.tls))
+    listener.setCertificates(readTlsFiles(next.tls), next.tls)
     return Object.freeze({ ...running, tls: next.tls })
   } catch (cause) {
     problems.push({
-      at: 'listen.kms.tls',
+      at: `listen.${name}.tls`,
       cause: `the certificates cannot be used (${(cause as Error).message}); the old ones stay`,
       remedy: 'correct the files, then send SIGHUP again',
     })

@@ -1,12 +1,12 @@
 /** Puts the XKS door together: its stores, what it proves its health with, its TLS files, which are read again when they change. */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import type { KeyEntry } from './catalog/catalog.ts'
 import type { Config, TlsConfig } from './config/config.ts'
 import type { Hsm } from './hsm/port.ts'
 import type { DirectKeys, KeyService } from './keys/keys.ts'
 import type { Observer, XksState } from './observe/observe.ts'
 import type { Pipeline } from './pipeline.ts'
+import { readTlsFiles, type TlsFiles } from './reload.ts'
 import { createXksDoor, type XksDoor, type XksFaults, type XksStores } from './transport/xks/xks.ts'
 
 export interface XksDoorParts {
@@ -37,13 +37,15 @@ const lookMs = 60_000
 
 export interface OpenedXksDoor extends XksDoor {
   state(): XksState
+  /** For connections that come from now on. @throws Error when OpenSSL refuses them, TypeError where the listener has no TLS */
+  setCertificates(tls: TlsFiles, from: TlsConfig): void
 }
 
 export function openXksDoor(parts: XksDoorParts): OpenedXksDoor {
   const { config, pipeline, stores, faults, keys, direct, hsm, observer } = parts
   const { deadlineMs, expectedHost } = config.xks
-  const tls = config.listen.xks?.tls
-  const files = tls && readTls(tls)
+  let tls = config.listen.xks?.tls
+  const files = tls && readTlsFiles(tls)
   const door = createXksDoor({
     pipeline,
     stores,
@@ -70,7 +72,7 @@ export function openXksDoor(parts: XksDoorParts): OpenedXksDoor {
   const timer = setInterval(() => {
     if (tls === undefined || current === undefined) return
     try {
-      const read = readTls(tls)
+      const read = readTlsFiles(tls)
       if (Buffer.compare(read.cert, current.cert) === 0 && Buffer.compare(read.key, current.key) === 0) return
       door.replaceCertificate(read)
       current = read
@@ -95,23 +97,14 @@ export function openXksDoor(parts: XksDoorParts): OpenedXksDoor {
       })),
       certificateEndsAt: current && Date.parse(new X509Certificate(current.cert).validTo),
     }),
+    setCertificates(read, from) {
+      door.replaceCertificate(read)
+      tls = from
+      current = read
+    },
     async [Symbol.asyncDispose]() {
       clearInterval(timer)
       await door[Symbol.asyncDispose]()
     },
-  }
-}
-
-interface TlsFiles {
-  readonly cert: Buffer
-  readonly key: Buffer
-  readonly ca?: Buffer
-}
-
-function readTls({ certificateFile, keyFile, clientCaFile }: TlsConfig): TlsFiles {
-  return {
-    cert: readFileSync(certificateFile),
-    key: readFileSync(keyFile),
-    ...(clientCaFile !== undefined && { ca: readFileSync(clientCaFile) }),
   }
 }

@@ -44,12 +44,17 @@ it('a reload changes certificates, request rates and the PIN file of a gateway t
   await using token = await createTestToken()
   const listen = (tls: object) => ({
     kms: { address: '127.0.0.1', port: 0, tls },
+    xks: { address: '127.0.0.1', port: 0, tls },
+    relay: { address: '127.0.0.1', port: 0, tls },
     operator: { http: { address: '127.0.0.1', port: 0 } },
   })
   const one = makeCertificate(token.directory, 'one')
   await using gateway = await serveGateway(token, { config: { listen: listen(one) } })
   const { endpoint, credentials } = gateway
-  expect(await certificateName(endpoint)).toBe('one')
+  const { kms: kmsEndpoint, xks, offload } = gateway.endpoints
+  const tlsEndpoints = [kmsEndpoint, xks, ...offload.filter((each) => each.startsWith('tls:'))]
+  expect(tlsEndpoints).toHaveLength(3)
+  for (const each of tlsEndpoints) expect(await certificateName(each)).toBe('one')
   const agent = new Agent({ rejectUnauthorized: false })
   const kms = new KMSClient({
     endpoint,
@@ -84,7 +89,7 @@ it('a reload changes certificates, request rates and the PIN file of a gateway t
   gateway.kill('SIGHUP')
   const told = await gateway.output(/need a restart: (.+)\n {2}remedy: SIGUSR2/)
   expect(told[1]).toBe('regions')
-  expect(await certificateName(endpoint)).toBe('two')
+  for (const each of tlsEndpoints) expect(await certificateName(each)).toBe('two')
   const lists = await Promise.allSettled(Array.from({ length: 5 }, () => kms.send(new ListKeysCommand({}))))
   const refused = lists.filter((answer) => answer.status === 'rejected')
   expect(refused.length).toBeGreaterThan(0)

@@ -17,9 +17,19 @@ import { type HsmgateProcess, startHsmgate } from './hsmgate-process.ts'
 import { lendCapabilities } from './known-capabilities.ts'
 import type { TestToken } from './softhsm.ts'
 
+/** As the gateway shows them when it is ready. */
+export interface Endpoints {
+  readonly kms: string
+  readonly xks: string
+  readonly operator: string
+  readonly operatorSocket: string
+  readonly offload: readonly string[]
+}
+
 export interface ServedGateway extends HsmgateProcess {
   readonly pid: number
   readonly endpoint: string
+  readonly endpoints: Endpoints
   readonly operatorEndpoint: string
   readonly credentials: TestCredentials
   /** State folder: catalog.sqlite, audit/, run/. */
@@ -66,7 +76,7 @@ export async function serveGateway(token: TestToken, options: ServeOptions = {})
   const running = startHsmgate(['serve', '--config', file, '--json'], options.environment, options.through)
   try {
     const [text] = await running.output(/\{\s*"ready": true[\s\S]*?\n\}/)
-    const { endpoints } = JSON.parse(text) as { endpoints: { kms: string; operator: string; operatorSocket: string } }
+    const { endpoints } = JSON.parse(text) as { endpoints: Endpoints }
     const ask = <T>(noun: string, verb: string, question: Question = {}): Promise<T> =>
       askSocket<T>(endpoints.operatorSocket, noun, verb, question)
     const directory = path.dirname(file)
@@ -76,6 +86,7 @@ export async function serveGateway(token: TestToken, options: ServeOptions = {})
     return {
       ...running,
       endpoint: endpoints.kms,
+      endpoints,
       operatorEndpoint: endpoints.operator,
       credentials,
       directory,

@@ -30,16 +30,18 @@ beforeEach(() => {
   refuses = false
 })
 
+const listener = {
+  setCertificates(tls: TlsFiles) {
+    if (refuses) throw new Error('PEM is wrong')
+    certificates.push(tls)
+  },
+}
+
 const parts: ReloadParts = {
   quotas: { configure: (limits) => calls.push(['quotas', limits]) },
   setLogLevel: (level) => calls.push(['log', level]),
-  kmsDoor: {
-    setTrustedProxies: (entries) => calls.push(['proxies', entries]),
-    setCertificates(tls) {
-      if (refuses) throw new Error('PEM is wrong')
-      certificates.push(tls)
-    },
-  },
+  setTrustedProxies: (entries) => calls.push(['proxies', entries]),
+  listeners: { kms: listener, relay: listener, xks: listener },
   setTokens: (tokens) => calls.push(['tokens', tokens]),
   replaceWorkers: () => calls.push(['workers', undefined]),
 }
@@ -98,6 +100,14 @@ describe('a reload', () => {
     expect(other.needsRestart).toEqual([])
     expect(certificates.map(({ cert }) => cert.toString())).toEqual(['one.pem', 'two.pem'])
     expect(other.config.listen.kms?.tls?.certificateFile).toBe(path.join(directory, 'two.pem'))
+  })
+
+  it.each(['relay', 'xks'])('does the same for the listener %s', (name) => {
+    const of = (certificateFile: string) =>
+      config({ listen: { [name]: { address: '127.0.0.1', port: 1, tls: { certificateFile, keyFile: 'key.pem' } } } })
+    const reloaded = reload(of('one.pem'), of('two.pem'), parts)
+    expect(reloaded).toMatchObject({ needsRestart: [], problems: [], config: of('two.pem') })
+    expect(certificates.map(({ cert }) => cert.toString())).toEqual(['two.pem'])
   })
 
   it('keeps the old certificates when the new ones are wrong or gone, and says so', () => {

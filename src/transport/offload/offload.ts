@@ -4,7 +4,7 @@
  */
 import { randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type Server } from 'node:net'
-import { createServer as createTlsServer } from 'node:tls'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
 import { type TlsBinding, type TlsBindings, tlsPrincipalArn } from '../../authenticate/tls-bindings.ts'
 import type { Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
@@ -79,6 +79,8 @@ export interface OffloadDoor extends AsyncDisposable {
   openLocal(bind: (server: Server) => Promise<void>): Promise<Server>
   /** Lets relays in; what they report of their clients is taken as evidence. */
   openRelay(tls: RelayTls, bind: (server: Server) => Promise<void>): Promise<Server>
+  /** For connections that come from now on. @throws Error when OpenSSL refuses them */
+  setRelayCertificates(tls: RelayTls): void
   /** Connections now. */
   readonly connections: number
   close(): Promise<void>
@@ -100,6 +102,8 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   const isRequestJournaled = createRefusalLimit(requestRefusalsPerSecond)
   const principals = new WeakMap<TlsBinding, Principal>()
   const connections = createConnectionSet(limits, events)
+  const toContext = (tls: RelayTls) => ({ ...tls, minVersion: 'TLSv1.3' as const })
+  let relayServer: TlsServer | undefined
   const localParts: Omit<ConnectionParts, 'closed'> = { limits, instanceId, events, sign, knows }
   const relayParts = { ...localParts, limits: { ...limits, maxInFlight: limits.maxRelayInFlight } }
 
@@ -173,10 +177,9 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
     },
     openRelay(tls, bind) {
       const server = createTlsServer({
-        ...tls,
+        ...toContext(tls),
         requestCert: true,
         rejectUnauthorized: true,
-        minVersion: 'TLSv1.3',
         handshakeTimeout: limits.frameTimeoutMs,
         noDelay: true,
         keepAlive: true,
@@ -190,8 +193,10 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
         // Node leaves a connection open whose handshake took too long
         socket.destroy()
       })
+      relayServer = server
       return connections.open(server, bind)
     },
+    setRelayCertificates: (tls) => relayServer?.setSecureContext(toContext(tls)),
     get connections() {
       return connections.size
     },

@@ -35,6 +35,11 @@ export interface OpenedOffload extends AsyncDisposable {
   readonly listeners: ReadonlyMap<string, number>
   /** Paths of sockets, and `tls://` for relays. */
   readonly endpoints: readonly string[]
+  /**
+   * What relays are shown and measured by from now on; connections that are open stay. Without `ca`: the authority of before.
+   * @throws Error when OpenSSL refuses them
+   */
+  setCertificates(tls: { readonly cert: Buffer; readonly key: Buffer; readonly ca?: Buffer }): void
   /** End of the certificate that relays are shown, epoch milliseconds; undefined without a listener for them. */
   readonly certificateEndsAt: number | undefined
 }
@@ -67,9 +72,15 @@ export async function openOffload(parts: OffloadParts): Promise<OpenedOffload> {
   const endpoints: string[] = []
   let sockets: LocalSockets | undefined
   let certificateEndsAt: number | undefined
+  let authority: string | Buffer | undefined
   const opened: OpenedOffload = {
     listeners,
     endpoints,
+    setCertificates({ cert, key, ca = authority }) {
+      if (ca === undefined) throw new TypeError('there is no listener for relays')
+      door.setRelayCertificates({ cert, key, ca })
+      certificateEndsAt = Date.parse(new X509Certificate(cert).validTo)
+    },
     get certificateEndsAt() {
       return certificateEndsAt
     },
@@ -100,6 +111,7 @@ export async function openOffload(parts: OffloadParts): Promise<OpenedOffload> {
       key: readFileSync(tls.keyFile),
       ca: tls.clientCaFile === undefined ? await relays.authorityCertificate() : readFileSync(tls.clientCaFile),
     }
+    authority = pem.ca
     const fd = inherited.get('relay')
     const server = await door.openRelay(pem, (each) =>
       fd === undefined ? listenOnPort(each, address, port) : listenOnDescriptor(each, fd),
