@@ -28,6 +28,7 @@ needed_to_test=(
   'apache2-bin   | /usr/sbin/apache2          | a TLS server that the tests drive; this package starts no service'
   'liblua5.3-0   | /usr/lib/*/liblua5.3.so.0 /usr/lib/liblua5.3.so.0 | a library of HAProxy, which the tests drive'
   'libopentracing-c-wrapper0 | /usr/lib/*/libopentracing-c-wrapper.so.0 /usr/lib/libopentracing-c-wrapper.so.0 | another one'
+  'postgresql    | /usr/lib/postgresql/*/bin/postgres | a database server for several gateways; the tests start servers of their own'
   'clang-format  | clang-format               | checks the format of C and C++'
   'shellcheck    | shellcheck                 | checks shell scripts'
 )
@@ -90,6 +91,7 @@ install_debian_packages() {
     as_root=(sudo)
   fi
 
+  [[ " ${missing[*]} " != *' postgresql '* ]] || forbid_cluster
   say "installing them: ${as_root[*]:+sudo }$install"
   "${as_root[@]}" apt-get -qq update || say 'apt-get update failed; trying with the package lists that are here'
   # shellcheck disable=SC2086 # the printed command is the command that runs
@@ -97,6 +99,16 @@ install_debian_packages() {
     give_up "missing: ${missing[*]}; apt-get could not install them (its own words are above)" "as root: apt-get update && $install"
   find_missing "$@"
   ((${#missing[@]} == 0)) || give_up "still missing after apt-get: ${missing[*]}" "as root: apt-get install --reinstall ${missing[*]}"
+}
+
+# Without it the Debian package makes a database cluster of its own and starts a service for it.
+forbid_cluster() {
+  local -a as_root=()
+  local folder=/etc/postgresql-common/createcluster.d
+  ((EUID == 0)) || as_root=(sudo)
+  say "no database cluster is to be made by the package: create_main_cluster = false in $folder/hsmgate.conf"
+  "${as_root[@]}" mkdir -p "$folder"
+  "${as_root[@]}" tee "$folder/hsmgate.conf" <<<'create_main_cluster = false' >/dev/null
 }
 
 # The machine's own Node is only good enough to run npm; a PATH made by `npm run` would put the project's first, which npm ci removes.
