@@ -302,6 +302,12 @@ export interface KeyUsageRecord extends KeyName {
   readonly requestId: string
 }
 
+/** A lease as {@link Catalog.takeLease} gave it. */
+export interface HeldLease {
+  readonly name: string
+  readonly fence: number
+}
+
 /** Computes the HMAC of rows inside the module. */
 export interface RowSeal {
   /** 32 bytes over `bytes`. */
@@ -350,6 +356,8 @@ export interface Catalog extends AsyncDisposable {
     number: number,
     changes: { readonly state: MaterialRecord['state'] },
     review?: KeyReview,
+    /** `CatalogUnavailable` when another gateway has taken it. */
+    lease?: HeldLease,
   ): Promise<KeyEntry>
   /** Registers a key in one step: an adopted one, or one whose material is still to be imported. */
   insertKey(key: Omit<NewKey, 'material'> & { readonly material: NewMaterial | null }): Promise<KeyEntry>
@@ -387,8 +395,8 @@ export interface Catalog extends AsyncDisposable {
   /** Removes key, materials, policy, tags, grants and aliases; related keys are not told, see {@link Catalog.changeRelatedKeys}. */
   removeKey(name: KeyName): Promise<void>
   /**
-   * Every material in state `Creating` or `Destroying`, for settlement at start; without damaged ones, and without those of system
-   * keys that were begun before the seal, which nobody can vouch for.
+   * Every material in state `Creating` or `Destroying`, for settlement at start; without damaged ones, without those of system
+   * keys that were begun before the seal, which nobody can vouch for, and without those that another running gateway is making.
    */
   unsettledMaterials(): Promise<readonly MaterialRecord[]>
   /** Keys in state `PendingDeletion` whose `deletionAt` is at most `before`. */
@@ -517,13 +525,30 @@ export interface Catalog extends AsyncDisposable {
   putSetting(name: string, value: string): Promise<void>
   /** Takes or renews a named lease for this instance; the fencing number grows with every change of holder. Undefined: someone else holds it. */
   takeLease(name: string, durationMs: number): Promise<number | undefined>
+  /** Others may take it at once. */
+  releaseLease(lease: HeldLease): Promise<void>
+  /** Whether other gateways may be at work on this catalog. */
+  readonly isShared: boolean
+  /**
+   * Whether what is known in memory may be used: this gateway has read the others' changes lately enough. Whoever keeps anything of the catalog in
+   * memory asks here, or asks a method that does.
+   */
+  isCurrent(): boolean
+  /** Reads the others' changes where that is due. @throws GatewayError `CatalogUnavailable` */
+  whenCurrent(): Promise<void>
   /** Highest revision; goes into audit checkpoints. */
   revision(): Promise<number>
   /**
    * Tells about every change of keys, TLS bindings, principals, policies and access keys made through any instance, after it is durable and the
-   * catalog's own caches follow it. Table and name `*`: this instance fell behind and anything may have changed. Listeners must not throw.
+   * catalog's own caches follow it; `own`: through this one. Table and name `*`: this instance fell behind and anything may have changed.
+   * Listeners must not throw.
    */
   onChange(
-    listener: (change: { readonly table: string; readonly name: string; readonly revision: number }) => void,
+    listener: (change: {
+      readonly table: string
+      readonly name: string
+      readonly revision: number
+      readonly own: boolean
+    }) => void,
   ): void
 }

@@ -12,6 +12,8 @@ export interface Statement {
   readonly query: CompiledQuery
   /** Rolls the whole batch back unless the statement touches so many rows. */
   readonly expectRows?: number
+  /** What a statement that touched another number of rows tells, where it was written to find that out. */
+  readonly missed?: () => Error
 }
 
 type RowsOf<Q> = Q extends CompiledQuery<infer Row> ? readonly Row[] : never

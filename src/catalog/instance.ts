@@ -16,17 +16,25 @@ export const leaseMs = 1_000
 const heartbeatMs = 10_000
 const forgottenAfterMs = 24 * 60 * 60 * 1_000
 const maxChangesPerPoll = 5_000
+/** A heartbeat that stands still for so long is that of a gateway that stopped: it comes four times in a lease. */
+const goneAfterMs = 3 * leaseMs
+/** An outage is reported when it begins and as often as this while it lasts. */
+const reportEveryMs = 60_000
 
 export interface Instance extends AsyncDisposable {
   readonly id: string
   isCurrent(): boolean
   whenCurrent(): Promise<void>
   isNewest(revision: number): boolean
+  /** Whether no other gateway runs under this name (any more); takes its time to look. */
+  isGone(instance: string): Promise<boolean>
   acknowledged(revision: number): Promise<void>
 }
 
 export interface InstanceOptions {
   readonly database: Database
+  /** For heartbeat and changes alone, so that they wait for no other work; may be the same. */
+  readonly pulse: Database
   readonly now: () => number
   /** Undefined: no other gateway shares the catalog. */
   readonly pollMs: number | undefined
@@ -34,10 +42,12 @@ export interface InstanceOptions {
   /** Called when it fell too far behind to tell what changed. */
   readonly anythingChanged: () => void
   readonly report: (error: GatewayError) => void
+  /** Polling works again. */
+  readonly restored: (awayMs: number) => void
 }
 
 export async function openInstance(options: InstanceOptions): Promise<Instance> {
-  const { database, now, pollMs } = options
+  const { database, pulse, now, pollMs } = options
   const db = database.sql
   const id = randomUUID()
   /** Gateways whose lease ran out, with the heartbeat they had then. */
@@ -48,6 +58,8 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
   let writtenSeen = -1
   let renewedAt = Number.NEGATIVE_INFINITY
   let polling: Promise<void> | undefined
+  let awaySince: number | undefined
+  let reportedAt = Number.NEGATIVE_INFINITY
 
   const register = async () => {
     const at = now()
@@ -62,7 +74,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
       seen_revision: seen,
       revision: seen,
     }
-    await database.write([
+    await pulse.write([
       {
         query: db
           .deleteFrom('instance')
@@ -81,7 +93,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
       .set(({ eb }) => ({ seen_at: now(), seen_revision: seen, beat: eb('beat', '+', 1) }))
       .where('id', '=', id)
     const written = seen
-    const outcome = await database.write([{ query: query.compile(), expectRows: 1 }])
+    const outcome = await pulse.write([{ query: query.compile(), expectRows: 1 }])
     if (!outcome.committed) return await register()
     renewedAt = started
     writtenSeen = written
@@ -89,7 +101,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
 
   const poll = async () => {
     const started = performance.now()
-    const [[counter], [trimmed], changes] = await database.read([
+    const [[counter], [trimmed], changes] = await pulse.read([
       selectRevision,
       db.selectFrom('counter').select('value').where('name', '=', 'trimmed').compile(),
       db
@@ -101,26 +113,47 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
         .limit(maxChangesPerPoll)
         .compile(),
     ])
-    if (trimmed!.value > seen || changes.length === maxChangesPerPoll) options.anythingChanged()
+    const hasGoneBack = counter!.value < seen
+    if (hasGoneBack) {
+      const remedy = 'a backup was restored under a running gateway, or a standby took over that had not everything'
+      options.report(catalogUnavailable(`the catalog went back from revision ${seen} to ${counter!.value}: ${remedy}`))
+    }
+    if (hasGoneBack || trimmed!.value > seen || changes.length === maxChangesPerPoll) options.anythingChanged()
     else if (changes.length > 0) options.othersChanged(changes)
     seen = counter!.value
     if (seen !== writtenSeen || started - renewedAt > leaseMs / 4) await beat(started)
   }
 
-  const pollOnce = () => {
-    polling ??= poll().finally(() => {
-      polling = undefined
-    })
-    return polling
+  const reportFailure = (error: unknown) => {
+    const at = performance.now()
+    if (at - reportedAt < reportEveryMs) return
+    reportedAt = at
+    options.report(error instanceof GatewayError ? error : catalogUnavailable('the heartbeat failed', error))
   }
 
-  const reportFailure = (error: unknown) => {
-    options.report(error instanceof GatewayError ? error : catalogUnavailable('the heartbeat failed', error))
+  const noteBack = () => {
+    if (awaySince === undefined) return
+    const awayMs = performance.now() - awaySince
+    awaySince = undefined
+    reportedAt = Number.NEGATIVE_INFINITY
+    options.restored(awayMs)
+  }
+
+  const pollOnce = () => {
+    polling ??= poll()
+      .then(noteBack, (error: unknown) => {
+        awaySince ??= performance.now()
+        throw error
+      })
+      .finally(() => {
+        polling = undefined
+      })
+    return polling
   }
 
   const isCurrent = () => pollMs === undefined || performance.now() - renewedAt < leaseMs
 
-  const [[counter]] = await database.read([selectRevision])
+  const [[counter]] = await pulse.read([selectRevision])
   seen = counter!.value
   await register()
   const timer = setInterval(
@@ -134,11 +167,29 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
 
     async whenCurrent() {
       if (isCurrent()) return
-      await pollOnce()
+      // while the server is away callers are refused at once; the timer finds out when it is back
+      if (awaySince === undefined) await pollOnce()
       if (!isCurrent()) throw catalogUnavailable('the changes of other gateways cannot be read in time')
     },
 
     isNewest: (revision) => pollMs === undefined || seen <= revision,
+
+    async isGone(other) {
+      // alone on the catalog: who was there before is gone, however far its clock had run ahead
+      if (pollMs === undefined || other === id) return true
+      const end = performance.now() + goneAfterMs
+      let first: number | undefined
+      for (;;) {
+        const [[row]] = await database.read([
+          db.selectFrom('instance').select('beat').where('id', '=', other).compile(),
+        ])
+        if (!row) return true
+        first ??= row.beat
+        if (row.beat !== first) return false
+        if (performance.now() >= end) return true
+        await delay(pollMs)
+      }
+    },
 
     async acknowledged(revision) {
       if (pollMs === undefined) return
@@ -166,7 +217,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
       clearInterval(timer)
       await polling?.catch(() => {})
       // without it, others wait for this one once
-      await database.write([{ query: db.deleteFrom('instance').where('id', '=', id).compile() }]).catch(reportFailure)
+      await pulse.write([{ query: db.deleteFrom('instance').where('id', '=', id).compile() }]).catch(reportFailure)
     },
   }
 }

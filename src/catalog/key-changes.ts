@@ -2,7 +2,7 @@
  * Changes of one key, and of the replicas that follow it: where the key is the primary of multi-Region keys, its materials and what is
  * known of them (`extra`) are theirs, and one transaction changes them all. A blob sealed in one Region can be opened in every other from the moment it exists.
  */
-import type { KeyEntry, KeyName } from './catalog.ts'
+import type { HeldLease, KeyEntry, KeyName } from './catalog.ts'
 import { type KeyRows, toMaterialRecord, toMaterialRow } from './key-rows.ts'
 import { draftKeyChange, isUnsealedSystemKey, loadKeyRows, verifyKeyRows } from './key-store.ts'
 import type { Ports } from './ports.ts'
@@ -16,11 +16,13 @@ export async function changeKey(
   ports: Ports,
   name: KeyName,
   change: (old: KeyRows | undefined, revision: number) => KeyRows,
+  lease?: HeldLease,
 ): Promise<KeyEntry> {
   return await ports.queue.write(async (revision) => {
     const old = await loadKeyRows(ports, name)
     if (old && !isUnsealedSystemKey(old)) await verifyKeyRows(ports, old)
-    return await draftFollowedChange(ports, name, old, change(old, revision), revision)
+    const draft = await draftFollowedChange(ports, name, old, change(old, revision), revision)
+    return lease === undefined ? draft : { ...draft, statements: [ports.guard(lease), ...draft.statements] }
   })
 }
 

@@ -1,7 +1,16 @@
 /** Keys, their materials, policies and tags: the part of the catalog that every cryptographic call goes through. */
 import { GatewayError } from '../error.ts'
 import type { KeySpec } from '../hsm/port.ts'
-import type { Catalog, KeyEntry, KeyName, KeyRecord, MaterialRecord, NewKey, NewMaterial } from './catalog.ts'
+import type {
+  Catalog,
+  HeldLease,
+  KeyEntry,
+  KeyName,
+  KeyRecord,
+  MaterialRecord,
+  NewKey,
+  NewMaterial,
+} from './catalog.ts'
 import { changeKey } from './key-changes.ts'
 import { draftKeyRemoval } from './key-removal.ts'
 import {
@@ -18,7 +27,7 @@ import {
 import { findKeyEntry, isUnsealedSystemKey, keyNotFound, loadKeyRows, nameOfKey, verifyKeyRows } from './key-store.ts'
 import type { Ports } from './ports.ts'
 import { integrityFailed, keepVerified } from './row-seal.ts'
-import type { MaterialRow } from './tables.ts'
+import { type MaterialRow, nameOfRow } from './tables.ts'
 
 export function openKeys(ports: Ports) {
   const { database, queue, caches } = ports
@@ -26,18 +35,47 @@ export function openKeys(ports: Ports) {
   /** The rows behind entries that were handed out unverified. */
   const unverified = new WeakMap<KeyEntry, KeyRows>()
 
-  const change = (name: KeyName, next: (rows: KeyRows, revision: number) => KeyRows) =>
-    changeKey(ports, name, (old, revision) => {
-      if (!old) throw keyNotFound(ports, name)
-      return next(old, revision)
-    })
+  const change = (name: KeyName, next: (rows: KeyRows, revision: number) => KeyRows, lease?: HeldLease) =>
+    changeKey(
+      ports,
+      name,
+      (old, revision) => {
+        if (!old) throw keyNotFound(ports, name)
+        return next(old, revision)
+      },
+      lease,
+    )
 
-  const changeMaterial = (name: KeyName, number: number, next: (rows: KeyRows, material: MaterialRow) => KeyRows) =>
-    change(name, (rows) => {
-      const material = rows.materials.find((row) => row.number === number)
-      if (!material) throw new TypeError(`key ${nameOfKey(name)} has no material ${number}`)
-      return next(rows, material)
-    })
+  const changeMaterial = (
+    name: KeyName,
+    number: number,
+    next: (rows: KeyRows, material: MaterialRow) => KeyRows,
+    lease?: HeldLease,
+  ) =>
+    change(
+      name,
+      (rows) => {
+        const material = rows.materials.find((row) => row.number === number)
+        if (!material) throw new TypeError(`key ${nameOfKey(name)} has no material ${number}`)
+        return next(rows, material)
+      },
+      lease,
+    )
+
+  /** Whether nobody else makes this material now: who began it is gone, or is this gateway. */
+  const isLeftBehind = async (row: MaterialRow): Promise<boolean> => {
+    const [[change]] = await database.read([
+      db
+        .selectFrom('change')
+        .select('instance')
+        .where('revision', '=', row.revision)
+        .where('table', '=', 'material')
+        .where('name', '=', nameOfRow('material', row))
+        .compile(),
+    ])
+    // forgotten: thousands of revisions old
+    return change === undefined || (await ports.isGone(change.instance))
+  }
 
   const insert = ({ key, material, policy, tags }: Omit<NewKey, 'material'> & { material: NewMaterial | null }) =>
     changeKey(ports, key, (old, revision) => {
@@ -154,14 +192,19 @@ export function openKeys(ports: Ports) {
       })
     },
 
-    updateMaterial: (name, number, changes, review) =>
-      changeMaterial(name, number, (rows, changed) => {
-        review?.(toEntry(rows))
-        return {
-          ...rows,
-          materials: rows.materials.map((row) => (row === changed ? { ...row, state: changes.state } : row)),
-        }
-      }),
+    updateMaterial: (name, number, changes, review, lease) =>
+      changeMaterial(
+        name,
+        number,
+        (rows, changed) => {
+          review?.(toEntry(rows))
+          return {
+            ...rows,
+            materials: rows.materials.map((row) => (row === changed ? { ...row, state: changes.state } : row)),
+          }
+        },
+        lease,
+      ),
 
     updateKey: (name, changes, review) =>
       change(name, (rows) => {
@@ -194,7 +237,9 @@ export function openKeys(ports: Ports) {
           .compile(),
       ])
       const sealed = rows.filter((row) => row.account !== 'system' || row.hmac.length > 0)
-      return (await keepVerified(ports, 'material', sealed)).map(toMaterialRecord)
+      const verified = await keepVerified(ports, 'material', sealed)
+      const isFree = await Promise.all(verified.map((row) => row.state !== 'Creating' || isLeftBehind(row)))
+      return verified.filter((_, index) => isFree[index]).map(toMaterialRecord)
     },
 
     async dueDeletions(before) {

@@ -1,13 +1,15 @@
 /**
  * Named leases: of all gateways on one catalog, one at a time holds each.
  *
- * The holder's clock sets the end and the taker's clock judges it, so clocks that disagree may overlap. What a lease protects must
- * therefore carry the fencing number and refuse one that is lower than it has seen. Leases have no revision of their own and make no
- * change: renewals would flood both.
+ * The holder's clock sets the end and the taker's clock judges it, so clocks that disagree may overlap; and the lease of a gateway whose
+ * heartbeat has stopped is taken before its end. What must not be done twice is therefore written with a guard, which asks for the fencing number in the
+ * same transaction. Leases have no revision of their own and make no change: renewals would flood both.
  */
-import type { Catalog } from './catalog.ts'
-import { ConstraintError, type Database } from './database.ts'
-import type { LeaseRow } from './tables.ts'
+import type { Kysely } from 'kysely'
+import type { Catalog, HeldLease } from './catalog.ts'
+import { ConstraintError, catalogUnavailable, type Database, type Statement } from './database.ts'
+import type { Instance } from './instance.ts'
+import type { LeaseRow, Tables } from './tables.ts'
 import type { WriteQueue } from './write-queue.ts'
 
 const maxAttempts = 5
@@ -15,10 +17,8 @@ const maxAttempts = 5
 export function openLeases(
   database: Database,
   queue: Pick<WriteQueue, 'revision'>,
-  instance: string,
+  { id: instance, isGone }: Pick<Instance, 'id' | 'isGone'>,
   now: () => number,
-  /** No other gateway shares the catalog: who held a lease before is gone, however far its clock had run ahead. */
-  isAlone = false,
 ) {
   const db = database.sql
 
@@ -55,7 +55,7 @@ export function openLeases(
           if (await insert(name, expiresAt)) return 1
         } else if (lease.holder === instance) {
           if (await update(lease, { expires_at: expiresAt })) return lease.fence
-        } else if (lease.expires_at > at && !isAlone) {
+        } else if (lease.expires_at > at && !(await isGone(lease.holder))) {
           return undefined
         } else if (await update(lease, { holder: instance, fence: lease.fence + 1, expires_at: expiresAt })) {
           return lease.fence + 1
@@ -63,5 +63,30 @@ export function openLeases(
       }
       return undefined
     },
+
+    async releaseLease({ name, fence }) {
+      const query = db
+        .updateTable('lease')
+        .set({ expires_at: 0 })
+        .where('name', '=', name)
+        .where('holder', '=', instance)
+        .where('fence', '=', fence)
+      await database.write([{ query: query.compile() }])
+    },
   } satisfies Partial<Catalog>
+}
+
+/** Goes into a write that must not take place when another gateway has taken the lease meanwhile. */
+export function guardByLease(db: Kysely<Tables>, instance: string, { name, fence }: HeldLease): Statement {
+  const query = db
+    .updateTable('lease')
+    .set({ fence })
+    .where('name', '=', name)
+    .where('holder', '=', instance)
+    .where('fence', '=', fence)
+  return {
+    query: query.compile(),
+    expectRows: 1,
+    missed: () => catalogUnavailable(`another gateway took the lease ${name}`),
+  }
 }

@@ -16,9 +16,11 @@ import { openGrants } from './grants.ts'
 import { openInstance } from './instance.ts'
 import { openKeyRevisions } from './key-revisions.ts'
 import { openKeys } from './keys.ts'
-import { openLeases } from './leases.ts'
+import { guardByLease, openLeases } from './leases.ts'
 import { migrate } from './migrate.ts'
 import type { Caches, Ports } from './ports.ts'
+import type { PostgresAddress } from './postgres-connections.ts'
+import { openPostgresDatabase } from './postgres-database.ts'
 import { nameOfPrincipal } from './principal-store.ts'
 import { openPrincipals } from './principals.ts'
 import { openRelatedKeys } from './related-keys.ts'
@@ -26,14 +28,22 @@ import { openSettings } from './settings.ts'
 import { openSqliteDatabase } from './sqlite-database.ts'
 import { type Change, createWriteQueue } from './write-queue.ts'
 
-export type CatalogOptions = CommonOptions & {
+export type CatalogOptions = CommonOptions & (SqliteCatalog | PostgresCatalog)
+
+export interface SqliteCatalog {
   readonly kind: 'sqlite'
   /** Created with mode 0600; its folder must exist and be on a local disk. */
   readonly file: string
 }
 
+export interface PostgresCatalog {
+  readonly kind: 'postgresql'
+  /** `connections`: of this gateway at most; 6 unless told, at least 3. */
+  readonly postgresql: PostgresAddress & { readonly connections?: number }
+}
+
 interface CommonOptions {
-  /** How often the changes of other gateways are read, at most 250; undefined when no other gateway shares the catalog. */
+  /** How often the changes of other gateways are read, at most 250; undefined when no other gateway shares the catalog. On a server 100 unless told. */
   readonly pollMs?: number
   /** Entries in each cache; 10,000 unless told. */
   readonly cacheEntries?: number
@@ -43,45 +53,72 @@ interface CommonOptions {
   readonly now?: () => number
   /** Problems that no caller is told: rows left out of a list because their seal is wrong, heartbeats that failed. */
   readonly report?: (error: GatewayError) => void
+  /** A server that was away is back. */
+  readonly restored?: (awayMs: number) => void
 }
 
 type Listener = Parameters<Catalog['onChange']>[0]
 
+/** Of the heartbeat: a gateway that can't have its answer within the lease is not to use what it has cached. */
+const pulseTimeoutMs = 1_000
+const defaultPollMs = 100
+const defaultConnections = 6
+/** One for the heartbeat, one for writing. */
+const connectionsBesidesReaders = 2
+
 /** @throws GatewayError `CatalogUnavailable`, whose detail names the remedy. */
 export async function openCatalog(options: CatalogOptions): Promise<Catalog> {
-  const { pollMs } = options
+  const pollMs = options.kind === 'sqlite' ? options.pollMs : (options.pollMs ?? defaultPollMs)
   if (pollMs !== undefined && !(pollMs >= 1 && pollMs <= 250)) throw new TypeError('pollMs is from 1 to 250')
-  const database = await openSqliteDatabase(options.file)
+  const database = await openDatabase(options)
+  let pulse = database
   try {
     await migrate(database, (options.now ?? Date.now)())
-    return await openParts(database, options)
+    if (options.kind === 'postgresql') {
+      pulse = await openPostgresDatabase({ ...options.postgresql, readers: 0, queryTimeoutMs: pulseTimeoutMs })
+    }
+    return await openParts(database, pulse, pollMs, options)
   } catch (error) {
     await database[Symbol.asyncDispose]()
+    if (pulse !== database) await pulse[Symbol.asyncDispose]()
     throw error
   }
 }
 
-async function openParts(database: Database, options: CatalogOptions): Promise<Catalog> {
-  const { now = Date.now, report = () => {}, pollMs, cacheEntries = 10_000, partition = 'aws' } = options
+async function openDatabase(options: CatalogOptions): Promise<Database> {
+  if (options.kind === 'sqlite') return await openSqliteDatabase(options.file)
+  const { connections = defaultConnections } = options.postgresql
+  return await openPostgresDatabase({ ...options.postgresql, readers: connections - connectionsBesidesReaders })
+}
+
+async function openParts(
+  database: Database,
+  pulse: Database,
+  pollMs: number | undefined,
+  options: CommonOptions,
+): Promise<Catalog> {
+  const { now = Date.now, report = () => {}, restored = () => {}, cacheEntries = 10_000, partition = 'aws' } = options
   const caches = createCaches(cacheEntries)
   const listeners: Listener[] = []
   let seal: RowSeal | undefined
 
-  const tell = (changes: readonly Change[], revision: number) => {
-    for (const { table, name } of changes) for (const listener of listeners) listener({ table, name, revision })
+  const tell = (changes: readonly Change[], revision: number, own: boolean) => {
+    for (const { table, name } of changes) for (const listener of listeners) listener({ table, name, revision, own })
   }
   const instance = await openInstance({
     database,
+    pulse,
     now,
     pollMs,
     report,
+    restored,
     othersChanged(changes) {
       for (const change of changes) dropChanged(caches, change)
-      for (const change of changes) tell([change], change.revision)
+      for (const change of changes) tell([change], change.revision, false)
     },
     anythingChanged() {
       clear(caches)
-      tell([{ table: '*', name: '*' }], 0)
+      tell([{ table: '*', name: '*' }], 0, false)
     },
   })
   const queue = createWriteQueue({
@@ -91,7 +128,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     changed(changes, revision, keep) {
       for (const change of changes) dropChanged(caches, change)
       keep()
-      tell(changes, revision)
+      tell(changes, revision, true)
     },
     acknowledged: instance.acknowledged,
   })
@@ -107,6 +144,8 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     isCurrent: instance.isCurrent,
     whenCurrent: instance.whenCurrent,
     isNewest: instance.isNewest,
+    isGone: instance.isGone,
+    guard: (lease) => guardByLease(database.sql, instance.id, lease),
     now,
     report,
     partition,
@@ -115,6 +154,7 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
   const close = async () => {
     await instance[Symbol.asyncDispose]()
     await database[Symbol.asyncDispose]()
+    if (pulse !== database) await pulse[Symbol.asyncDispose]()
   }
   return {
     useSeal(next) {
@@ -132,7 +172,10 @@ async function openParts(database: Database, options: CatalogOptions): Promise<C
     ...openSettings(ports),
     ...openCustomKeyStores(ports),
     ...openDocuments(ports),
-    ...openLeases(database, queue, instance.id, now, pollMs === undefined),
+    ...openLeases(database, queue, instance, now),
+    isShared: pollMs !== undefined,
+    isCurrent: instance.isCurrent,
+    whenCurrent: instance.whenCurrent,
     revision: queue.revision,
     onChange(listener) {
       listeners.push(listener)

@@ -5,12 +5,13 @@ import type {
   AccessKeyRecord,
   AliasRecord,
   CredentialEntry,
+  HeldLease,
   KeyEntry,
   PrincipalPolicyRecord,
   PrincipalRecord,
   RowSeal,
 } from './catalog.ts'
-import type { Database } from './database.ts'
+import type { Database, Statement } from './database.ts'
 import type { GrantSet } from './grant-set.ts'
 import type { WriteQueue } from './write-queue.ts'
 
@@ -44,6 +45,10 @@ export interface Ports {
   readonly whenCurrent: () => Promise<void>
   /** Keeps nothing that is older than what other gateways are known to have changed. */
   readonly isNewest: (revision: number) => boolean
+  /** Whether no other gateway runs under this name of the change table (any more); takes its time to look. */
+  readonly isGone: (instance: string) => Promise<boolean>
+  /** Makes a write depend on a lease that is still held. */
+  readonly guard: (lease: HeldLease) => Statement
   readonly now: () => number
   /** Rows left out of a list because their seal is wrong. */
   readonly report: (error: GatewayError) => void

@@ -94,19 +94,19 @@ export function createWriteQueue(options: WriteQueueOptions): WriteQueue {
       const draft = await prepare(before + 1)
       if (draft.changes.length === 0) return { result: draft.result, revision: before }
       const drop = (keep?: () => void) => options.changed(draft.changes, before + 1, keep ?? (() => {}))
-      const outcome = await database
-        .write([...bookkeeping(draft.changes, before), ...draft.statements])
-        .catch((error: unknown) => {
-          if (!(error instanceof ConstraintError)) drop()
-          throw error
-        })
+      const statements = [...bookkeeping(draft.changes, before), ...draft.statements]
+      const outcome = await database.write(statements).catch((error: unknown) => {
+        if (!(error instanceof ConstraintError)) drop()
+        throw error
+      })
       if (outcome.committed) {
         drop(() => draft.keep?.(before + 1))
         return { result: draft.result, revision: before + 1 }
       }
-      // only the counter's statement may miss: all others were prepared from rows of this very revision
-      if (outcome.missed !== 0)
-        throw new TypeError(`statement ${outcome.missed} does not fit the rows it was prepared from`)
+      if (outcome.missed === 0) continue
+      // all others were prepared from rows of this very revision, but for those that ask about something else
+      const { missed } = statements[outcome.missed]!
+      throw missed?.() ?? new TypeError(`statement ${outcome.missed} does not fit the rows it was prepared from`)
     }
     throw catalogUnavailable(`other gateways changed the catalog ${maxAttempts} times while one write was prepared`)
   }

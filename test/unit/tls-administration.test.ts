@@ -50,7 +50,7 @@ function createBindings() {
   } as unknown as Catalog
   const tell = (name: string) => {
     for (const listener of listeners) {
-      listener({ table: 'tls_binding', name: `${account}/us-east-1/${key.keyId}/${name}`, revision: 2 })
+      listener({ table: 'tls_binding', name: `${account}/us-east-1/${key.keyId}/${name}`, revision: 2, own: true })
     }
   }
   return {
@@ -58,7 +58,7 @@ function createBindings() {
     rows,
     tell,
     tellAnything: () => {
-      for (const listener of listeners) listener({ table: '*', name: '*', revision: 0 })
+      for (const listener of listeners) listener({ table: '*', name: '*', revision: 0, own: false })
     },
     hold: () => {
       held = true

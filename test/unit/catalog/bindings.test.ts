@@ -1,34 +1,23 @@
 import { randomBytes } from 'node:crypto'
-import path from 'node:path'
-import Sqlite from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, KeyName, TlsBindingRecord } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
 import type { GatewayError } from '../../../src/error.ts'
-import { account, enabledKey, nameOf, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, enabledKey, nameOf, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
-let file: string
+let store: CatalogStore
 let catalog: Catalog
 const reported: GatewayError[] = []
 
 const open = async () => {
-  const opened = await openCatalog({ kind: 'sqlite', file, report: (error) => reported.push(error) })
+  const opened = await openCatalog({ ...store.options, report: (error) => reported.push(error) })
   opened.useSeal(softwareSeal())
   return opened
 }
 const reopen = async () => {
   await catalog[Symbol.asyncDispose]()
   catalog = await open()
-}
-const behindItsBack = (statement: string, ...parameters: Sqlite.Value[]) => {
-  const other = new Sqlite(file)
-  try {
-    const prepared = other.prepare(statement)
-    return prepared.reader ? prepared.all(parameters) : [prepared.run(parameters).changes]
-  } finally {
-    other.close()
-  }
 }
 const newName = async (): Promise<KeyName> => {
   const key = newKey({ purpose: 'tls' })
@@ -54,15 +43,14 @@ const bindingOf = (
 const damaged = expect.objectContaining({ code: 'IntegrityFailed' })
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  file = path.join(folder.path, 'catalog.sqlite')
+  store = await openStore()
   reported.length = 0
   catalog = await open()
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 describe('a TLS binding', () => {
@@ -121,7 +109,7 @@ describe('a TLS binding', () => {
     catalog.onChange(({ table, name }) => table === 'tls_binding' && told.push(name))
     await catalog.removeKey(key)
     expect(told).toEqual([`${account}/${region}/${key.keyId}/*`])
-    expect(behindItsBack('SELECT * FROM tls_binding')).toEqual([])
+    expect(await store.all('select * from tls_binding')).toEqual([])
   })
 
   it('stays with its key through changes of the key', async () => {
@@ -156,7 +144,7 @@ describe('whoever writes to the file of the catalog', () => {
     await catalog.createTlsBinding(bindingOf(key))
     await catalog.createTlsBinding(bindingOf(key, { name: 'blog' }))
     const target = statement.startsWith('DELETE') ? statement : `${statement} WHERE name = 'shop'`
-    expect(behindItsBack(target)).toEqual([1])
+    await store.run(target)
     await reopen()
     await expect(catalog.findTlsBinding(account, 'shop')).rejects.toEqual(damaged)
     expect(await catalog.listTlsBindings(undefined)).toEqual([other])
@@ -168,11 +156,11 @@ describe('whoever writes to the file of the catalog', () => {
   it('and puts back a revoked binding gets nothing', async () => {
     const key = await newName()
     await catalog.createTlsBinding(bindingOf(key))
-    const [stolen] = behindItsBack('SELECT * FROM tls_binding') as [Record<string, Sqlite.Value>]
+    const [stolen = {}] = await store.all('select * from tls_binding')
     await catalog.deleteTlsBinding(account, 'shop')
     const columns = Object.keys(stolen)
     const values = columns.map(() => '?').join(', ')
-    behindItsBack(
+    await store.run(
       `INSERT INTO tls_binding (${columns.map((c) => `"${c}"`)}) VALUES (${values})`,
       ...Object.values(stolen),
     )
@@ -185,7 +173,7 @@ describe('whoever writes to the file of the catalog', () => {
   it('and moves a binding to another key gets nothing', async () => {
     const keys = [await newName(), await newName()] as const
     await catalog.createTlsBinding(bindingOf(keys[0]))
-    behindItsBack('UPDATE tls_binding SET key_id = ?', keys[1].keyId)
+    await store.run('UPDATE tls_binding SET key_id = ?', keys[1].keyId)
     await reopen()
     await expect(catalog.findTlsBinding(account, 'shop')).rejects.toEqual(damaged)
   })

@@ -1,13 +1,12 @@
-import Sqlite from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, CustomKeyStoreRecord } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
-import { account, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
+let place: CatalogStore
 let catalog: Catalog
 let reported: string[]
-const file = () => `${folder.path}/catalog.sqlite`
 
 const store: Omit<CustomKeyStoreRecord, 'revision'> = {
   account,
@@ -24,15 +23,15 @@ const store: Omit<CustomKeyStoreRecord, 'revision'> = {
 }
 
 beforeEach(async () => {
-  folder = temporaryFolder()
+  place = await openStore()
   reported = []
-  catalog = await openCatalog({ kind: 'sqlite', file: file(), report: (error) => reported.push(error.message) })
+  catalog = await openCatalog({ ...place.options, report: (error) => reported.push(error.message) })
   catalog.useSeal(softwareSeal())
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await place[Symbol.asyncDispose]()
 })
 
 describe('custom key stores in the catalog', () => {
@@ -67,9 +66,7 @@ describe('custom key stores in the catalog', () => {
 
   it('that were changed behind the back of the gateway are reported, left out and never changed', async () => {
     await catalog.createCustomKeyStore(store, () => {})
-    const database = new Sqlite(file())
-    database.exec(`update custom_key_store set state = 'CONNECTED'`)
-    database.close()
+    await place.run("update custom_key_store set state = 'CONNECTED'")
     expect(await catalog.listCustomKeyStores()).toEqual([])
     expect(reported).toEqual([expect.stringContaining('custom_key_store')])
     const change = catalog.changeCustomKeyStore(store, () => 'remove')

@@ -1,22 +1,22 @@
-import path from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
 import { describe, expect, it } from 'vitest'
 import { openCatalog } from '../../../src/catalog/open.ts'
-import { softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { softwareSeal } from '../../support/catalog.ts'
+import { openStore } from '../../support/catalog-store.ts'
 
-async function openBench(folder: string) {
-  const file = path.join(folder, 'catalog.sqlite')
+async function openBench() {
+  await using stack = new AsyncDisposableStack()
+  const store = stack.use(await openStore())
   const reported: unknown[] = []
-  const catalog = await openCatalog({ kind: 'sqlite', file, report: (error) => reported.push(error) })
+  const catalog = stack.use(await openCatalog({ ...store.options, report: (error) => reported.push(error) }))
   catalog.useSeal(softwareSeal())
-  return { catalog, file, reported }
+  const owned = stack.move()
+  return { catalog, store, reported, [Symbol.asyncDispose]: () => owned.disposeAsync() }
 }
 
 describe('a document', () => {
   it('is made, changed and deleted as a review of what is there says', async () => {
-    using folder = temporaryFolder()
-    const { catalog } = await openBench(folder.path)
-    await using _ = catalog
+    await using bench = await openBench()
+    const { catalog } = bench
     const seen: (string | undefined)[] = []
     const change = (next: string | null | undefined) =>
       catalog.changeDocument('store', 'one', (found) => {
@@ -34,9 +34,8 @@ describe('a document', () => {
   })
 
   it('is of one collection, and listed by name', async () => {
-    using folder = temporaryFolder()
-    const { catalog } = await openBench(folder.path)
-    await using _ = catalog
+    await using bench = await openBench()
+    const { catalog } = bench
     for (const [collection, name] of [
       ['store', 'b'],
       ['store', 'a'],
@@ -52,9 +51,8 @@ describe('a document', () => {
   })
 
   it('is told of when it changes, and not when nothing does', async () => {
-    using folder = temporaryFolder()
-    const { catalog } = await openBench(folder.path)
-    await using _ = catalog
+    await using bench = await openBench()
+    const { catalog } = bench
     const told: string[] = []
     catalog.onChange(({ table, name }) => told.push(`${table} ${name}`))
     await catalog.changeDocument('store', 'one', () => 'x')
@@ -64,9 +62,8 @@ describe('a document', () => {
   })
 
   it('refuses what its review refuses', async () => {
-    using folder = temporaryFolder()
-    const { catalog } = await openBench(folder.path)
-    await using _ = catalog
+    await using bench = await openBench()
+    const { catalog } = bench
     const refused = catalog.changeDocument('store', 'one', () => {
       throw new TypeError('no')
     })
@@ -80,14 +77,11 @@ describe('a document', () => {
       `update document set name = 'other' where name = 'one'`,
       `update document set collection = 'other' where name = 'one'`,
     ]) {
-      using folder = temporaryFolder()
-      const { catalog, file, reported } = await openBench(folder.path)
-      await using _ = catalog
+      await using bench = await openBench()
+      const { catalog, store, reported } = bench
       await catalog.changeDocument('store', 'one', () => 'x')
       await catalog.changeDocument('store', 'two', () => 'x')
-      const database = new DatabaseSync(file)
-      database.exec(statement)
-      database.close()
+      await store.run(statement)
       const [collection, name] = statement.includes('set name')
         ? ['store', 'other']
         : statement.includes('set collection')

@@ -1,16 +1,14 @@
 import { randomBytes } from 'node:crypto'
-import path from 'node:path'
-import Sqlite from 'better-sqlite3'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, GrantRecord, KeyName, NewGrant, RowSeal } from '../../../src/catalog/catalog.ts'
 import { addGrant, findById, noGrants, removeGrant } from '../../../src/catalog/grant-set.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
 import type { GatewayError } from '../../../src/error.ts'
-import { account, enabledKey, nameOf, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, enabledKey, nameOf, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
-let file: string
+let store: CatalogStore
 let catalog: Catalog
 let seals = 0
 const reported: GatewayError[] = []
@@ -25,25 +23,13 @@ const countingSeal = (): RowSeal => {
   }
 }
 const open = async () => {
-  const opened = await openCatalog({ kind: 'sqlite', file, report: (error) => reported.push(error) })
+  const opened = await openCatalog({ ...store.options, report: (error) => reported.push(error) })
   opened.useSeal(countingSeal())
   return opened
 }
 const reopen = async () => {
   await catalog[Symbol.asyncDispose]()
   catalog = await open()
-}
-const behindItsBack = (statement: string, ...parameters: Sqlite.Value[]): void => {
-  const other = new Sqlite(file)
-  const { changes } = other.prepare(statement).run(parameters)
-  other.close()
-  expect(changes).toBeGreaterThan(0)
-}
-const readBehindItsBack = (statement: string, ...parameters: Sqlite.Value[]) => {
-  const other = new Sqlite(file)
-  const [row] = other.prepare(statement).all(parameters)
-  other.close()
-  return row as Record<string, Sqlite.Value>
 }
 
 const grantee = `arn:aws:iam::${account}:user/alice`
@@ -66,15 +52,14 @@ const newName = async (): Promise<KeyName> => {
 }
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  file = path.join(folder.path, 'catalog.sqlite')
+  store = await openStore()
   reported.length = 0
   catalog = await open()
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 describe('a grant', () => {
@@ -206,8 +191,8 @@ describe('grants that a principal may retire', () => {
     const [good, bad] = [await newName(), await newName()]
     for (const name of [good, bad]) await catalog.createGrant(grantOn(name, { retiringPrincipal: retiring }), always)
     await reopen()
-    behindItsBack('delete from "grant" where key_id = ?', bad.keyId)
-    behindItsBack(
+    await store.run('delete from "grant" where key_id = ?', bad.keyId)
+    await store.run(
       `insert into "grant" (account, region, key_id, grant_id, grantee, retiring, issuing_account, operations, created_at, revision)
        values (?, ?, ?, 'f0', ?, ?, ?, '["Decrypt"]', 1, 1)`,
       ...[account, region, bad.keyId, grantee, retiring, account],
@@ -231,15 +216,15 @@ describe('somebody who can write the file', () => {
     const constraints = { encryptionContextEquals: { a: 'b' } }
     const revoked = await catalog.createGrant(grantOn(name, { constraints }), always)
     await catalog.createGrant(grantOn(name, { constraints }), always)
-    const row = readBehindItsBack('select * from "grant" where grant_id = ?', revoked.grantId)
+    const row = await store.one('select * from "grant" where grant_id = ?', revoked.grantId)
     await catalog.deleteGrant(name, revoked.grantId)
     await catalog.createGrant(grantOn(name, { constraints }), always)
     await reopen()
     if (statement === 'revoked') {
       const columns = Object.keys(row)
       const places = columns.map(() => '?').join(', ')
-      behindItsBack(`insert into "grant" (${columns.join(', ')}) values (${places})`, ...Object.values(row))
-    } else behindItsBack(statement)
+      await store.run(`insert into "grant" (${columns.join(', ')}) values (${places})`, ...Object.values(row))
+    } else await store.run(statement)
     await expect(catalog.findGrants(name)).rejects.toMatchObject({ code: 'IntegrityFailed' })
     await expect(catalog.createGrant(grantOn(name), always)).rejects.toMatchObject({ code: 'IntegrityFailed' })
     // the key itself is sound and says so
@@ -248,10 +233,10 @@ describe('somebody who can write the file', () => {
 
   it('cannot make the key forget that it has grants', async () => {
     const name = await newName()
-    const { parts } = readBehindItsBack('select parts from key')
+    const { parts } = await store.one('select parts from key')
     await catalog.createGrant(grantOn(name), always)
     await reopen()
-    behindItsBack('update key set parts = ?', parts as string)
+    await store.run('update key set parts = ?', parts as string)
     await expect(catalog.findKey(name)).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 })
@@ -261,7 +246,7 @@ describe('two gateways', () => {
     const name = await newName()
     await catalog[Symbol.asyncDispose]()
     const openShared = async () => {
-      const opened = await openCatalog({ kind: 'sqlite', file, pollMs: 5 })
+      const opened = await openCatalog({ ...store.options, pollMs: 5 })
       opened.useSeal(softwareSeal())
       return opened
     }

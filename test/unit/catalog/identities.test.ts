@@ -1,30 +1,22 @@
-import path from 'node:path'
-import Sqlite from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
 import type { GatewayError } from '../../../src/error.ts'
-import { account, enabledKey, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, enabledKey, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
-let file: string
+let store: CatalogStore
 let catalog: Catalog
 const reported: GatewayError[] = []
 
 const open = async () => {
-  const opened = await openCatalog({ kind: 'sqlite', file, report: (error) => reported.push(error) })
+  const opened = await openCatalog({ ...store.options, report: (error) => reported.push(error) })
   opened.useSeal(softwareSeal())
   return opened
 }
 const reopen = async () => {
   await catalog[Symbol.asyncDispose]()
   catalog = await open()
-}
-const tamper = (statement: string) => {
-  const other = new Sqlite(file)
-  const { changes } = other.prepare(statement).run([])
-  other.close()
-  expect(changes).toBeGreaterThan(0)
 }
 const user = (name: string) => ({
   account,
@@ -53,8 +45,7 @@ const policy = (name: string, document = '{}', principal = 'anna') => ({
 })
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  file = path.join(folder.path, 'catalog.sqlite')
+  store = await openStore()
   reported.length = 0
   catalog = await open()
   await catalog.createPrincipal(user('anna'))
@@ -62,7 +53,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 describe('a principal', () => {
@@ -99,7 +90,7 @@ describe('a principal', () => {
   it('that is damaged is refused, and does not hide the others', async () => {
     await catalog.createPrincipal(user('bert'))
     await catalog.setPrincipalEnabled(account, 'user', 'anna', false)
-    tamper("update principal set enabled = 1 where name = 'anna'")
+    await store.run("update principal set enabled = 1 where name = 'anna'")
     await reopen()
     await expect(catalog.findPrincipal(account, 'user', 'anna')).rejects.toMatchObject({
       code: 'IntegrityFailed',
@@ -136,48 +127,46 @@ describe('the policies of a principal', () => {
   it('are refused as a whole when one of them is damaged, for it may be the one that denies', async () => {
     await catalog.putPrincipalPolicy(policy('allow'))
     await catalog.putPrincipalPolicy(policy('deny'))
-    tamper("update principal_policy set document = '[]' where name = 'deny'")
+    await store.run("update principal_policy set document = '[]' where name = 'deny'")
     await reopen()
     await expect(catalog.principalPolicies(account, 'user', 'anna')).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 })
 
 describe('a principal whose rows were exchanged for others with right seals', () => {
-  const attack = (...statements: string[]) => {
-    const other = new Sqlite(file)
-    for (const statement of statements) other.exec(statement)
-    other.close()
+  const attack = async (...statements: string[]) => {
+    for (const statement of statements) await store.run(statement)
   }
 
   it('is refused when the policy that denies is deleted', async () => {
     await catalog.putPrincipalPolicy(policy('allow'))
     await catalog.putPrincipalPolicy(policy('deny'))
-    attack("delete from principal_policy where name = 'deny'")
+    await attack("delete from principal_policy where name = 'deny'")
     await reopen()
     await expect(catalog.principalPolicies(account, 'user', 'anna')).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 
   it('is refused when an older policy is put back', async () => {
     await catalog.putPrincipalPolicy(policy('p', '{"wide":1}'))
-    attack('create table older as select * from principal_policy')
+    await attack('create table older as select * from principal_policy')
     await catalog.putPrincipalPolicy(policy('p', '{"narrow":1}'))
-    attack('delete from principal_policy', 'insert into principal_policy select * from older')
+    await attack('delete from principal_policy', 'insert into principal_policy select * from older')
     await reopen()
     await expect(catalog.principalPolicies(account, 'user', 'anna')).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 
   it('is refused when an access key that was deleted is put back', async () => {
     await catalog.createAccessKey(accessKey('AKIA1'))
-    attack('create table older as select * from access_key')
+    await attack('create table older as select * from access_key')
     await catalog.deleteAccessKey('AKIA1')
-    attack('insert into access_key select * from older')
+    await attack('insert into access_key select * from older')
     await reopen()
     await expect(catalog.findCredential('AKIA1')).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 
   it('can still be deleted', async () => {
     await catalog.putPrincipalPolicy(policy('deny'))
-    attack('delete from principal_policy')
+    await attack('delete from principal_policy')
     await reopen()
     await catalog.deletePrincipal(account, 'user', 'anna')
     expect(await catalog.findPrincipal(account, 'user', 'anna')).toBeUndefined()
@@ -229,7 +218,7 @@ describe('an access key', () => {
     await catalog.createPrincipal(user('root'))
     await catalog.createAccessKey(accessKey('AKIA1'))
     await catalog.createAccessKey(accessKey('AKIA2'))
-    tamper("update access_key set user = 'root' where access_key_id = 'AKIA1'")
+    await store.run("update access_key set \"user\" = 'root' where access_key_id = 'AKIA1'")
     await reopen()
     await expect(catalog.findCredential('AKIA1')).rejects.toMatchObject({ code: 'IntegrityFailed' })
     expect((await catalog.activeAccessKeys()).map((key) => key.accessKeyId)).toEqual(['AKIA2'])

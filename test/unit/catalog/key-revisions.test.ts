@@ -1,24 +1,24 @@
 import { randomBytes } from 'node:crypto'
-import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, KeyEntry } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
-import { enabledKey, newKey, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { enabledKey, newKey, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
+let store: CatalogStore
 let catalog: Catalog
 let entry: KeyEntry
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  catalog = await openCatalog({ kind: 'sqlite', file: path.join(folder.path, 'catalog.sqlite') })
+  store = await openStore()
+  catalog = await openCatalog(store.options)
   catalog.useSeal(softwareSeal())
   entry = await enabledKey(catalog)
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 const added = () => ({ ...newKey().material, number: 2, state: 'Pending' as const, objectId: randomBytes(16) })

@@ -1,32 +1,23 @@
 import { randomBytes } from 'node:crypto'
-import path from 'node:path'
-import Sqlite from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, KeyName, NewKey, RowSeal } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
 import { GatewayError } from '../../../src/error.ts'
-import { account, enabledKey, nameOf, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, enabledKey, nameOf, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
-let file: string
+let store: CatalogStore
 let catalog: Catalog
 const reported: GatewayError[] = []
 
 const open = async (seal: RowSeal | undefined = softwareSeal()) => {
-  const opened = await openCatalog({ kind: 'sqlite', file, report: (error) => reported.push(error) })
+  const opened = await openCatalog({ ...store.options, report: (error) => reported.push(error) })
   if (seal) opened.useSeal(seal)
   return opened
 }
 const reopen = async (seal?: RowSeal) => {
   await catalog[Symbol.asyncDispose]()
   catalog = await open(seal)
-}
-/** Somebody who can write the file. */
-const tamper = (statement: string, ...parameters: Sqlite.Value[]) => {
-  const other = new Sqlite(file)
-  const { changes } = other.prepare(statement).run(parameters)
-  other.close()
-  expect(changes).toBeGreaterThan(0)
 }
 const finished = () => ({
   materialId: randomBytes(32),
@@ -36,15 +27,14 @@ const finished = () => ({
 })
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  file = path.join(folder.path, 'catalog.sqlite')
+  store = await openStore()
   reported.length = 0
   catalog = await open()
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 describe('a key', () => {
@@ -266,7 +256,7 @@ describe('a row changed behind the gateway’s back', () => {
     const { key } = await enabledKey(catalog, newKey({}, { tags: { team: 'a' } }))
     const disabled = await catalog.updateKey(key, { state: 'Disabled' })
     const untouched = await enabledKey(catalog)
-    tamper(statement, key.keyId)
+    await store.run(statement, key.keyId)
     await reopen()
     const found = catalog.findKey(disabled.key)
     await expect(found).rejects.toMatchObject({
@@ -279,14 +269,14 @@ describe('a row changed behind the gateway’s back', () => {
 
   it('is not sealed again by the next write', async () => {
     const { key } = await enabledKey(catalog)
-    tamper("update key set state = 'PendingImport' where key_id = ?", key.keyId)
+    await store.run("update key set state = 'PendingImport' where key_id = ?", key.keyId)
     await expect(catalog.updateKey(key, { description: 'new' })).rejects.toMatchObject({ code: 'IntegrityFailed' })
     await expect(catalog.setTags(key, { a: '1' }, [])).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
 
   it('cannot be the valid row of another key', async () => {
     const [a, b] = [await enabledKey(catalog), await enabledKey(catalog)]
-    tamper(
+    await store.run(
       `update material set (object_id, material_id, public_key, ordinal, revision, hmac) =
          (select object_id, material_id, public_key, -ordinal, revision, hmac from material where key_id = ?)
        where key_id = ?`,
@@ -300,13 +290,11 @@ describe('a row changed behind the gateway’s back', () => {
 
   it.each(['policy', 'material', 'key'])('cannot be an older row of table %s, whose seal is right', async (table) => {
     const { key } = await enabledKey(catalog)
-    const other = new Sqlite(file)
-    other.exec(`create table older as select * from "${table}"`)
+    await store.run(`create table older as select * from "${table}"`)
     await catalog.putKeyPolicy(key, '{"Statement":[{"Effect":"Deny"}]}')
     await catalog.updateMaterial(key, 1, { state: 'NonCurrent' })
-    other.exec('pragma foreign_keys = off')
-    other.exec(`delete from "${table}"; insert into "${table}" select * from older`)
-    other.close()
+    await store.run(`delete from "${table}"`)
+    await store.run(`insert into "${table}" select * from older`)
     await reopen()
     await expect(catalog.findKey(key)).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })
@@ -314,7 +302,7 @@ describe('a row changed behind the gateway’s back', () => {
   it('makes settlement destroy nothing: it is left out and reported', async () => {
     const [victim, honest] = [await enabledKey(catalog), newKey()]
     await catalog.beginKey(honest)
-    tamper("update material set state = 'Creating' where key_id = ?", victim.key.keyId)
+    await store.run("update material set state = 'Creating' where key_id = ?", victim.key.keyId)
     await reopen()
     expect(await catalog.unsettledMaterials()).toMatchObject([nameOf(honest)])
     expect(reported).toMatchObject([{ code: 'IntegrityFailed', detail: expect.stringContaining(victim.key.keyId) }])
@@ -322,7 +310,7 @@ describe('a row changed behind the gateway’s back', () => {
 
   it('makes no deletion due', async () => {
     const { key } = await enabledKey(catalog)
-    tamper("update key set state = 'PendingDeletion', deletion_at = 1 where key_id = ?", key.keyId)
+    await store.run("update key set state = 'PendingDeletion', deletion_at = 1 where key_id = ?", key.keyId)
     expect(await catalog.dueDeletions(Number.MAX_SAFE_INTEGER)).toEqual([])
     expect(reported).toMatchObject([{ code: 'IntegrityFailed' }])
   })
@@ -352,7 +340,7 @@ describe('before the seal is there', () => {
 
   beforeEach(async () => {
     await catalog[Symbol.asyncDispose]()
-    catalog = await openCatalog({ kind: 'sqlite', file })
+    catalog = await openCatalog(store.options)
   })
 
   it('nothing of an account is read or written', async () => {
@@ -388,7 +376,7 @@ describe('before the seal is there', () => {
 
   it('nothing unverified can name an object that settlement destroys', async () => {
     await catalog.beginKey(systemKey())
-    tamper("update material set state = 'Destroying' where account = 'system'")
+    await store.run("update material set state = 'Destroying' where account = 'system'")
     await expect(catalog.findUnverified(system)).rejects.toMatchObject({ code: 'IntegrityFailed' })
     catalog.useSeal(softwareSeal())
     expect(await catalog.unsettledMaterials()).toEqual([])
@@ -397,7 +385,7 @@ describe('before the seal is there', () => {
   it('an entry that was changed is not verified', async () => {
     catalog.useSeal(softwareSeal())
     await enabledKey(catalog, systemKey())
-    tamper("update material set object_id = x'00' where account = 'system'")
+    await store.run("update material set object_id = ? where account = 'system'", Buffer.of(0))
     const found = await catalog.findUnverified(system)
     await expect(catalog.verifyEntry(found!)).rejects.toMatchObject({ code: 'IntegrityFailed' })
   })

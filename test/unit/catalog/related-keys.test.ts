@@ -1,21 +1,19 @@
 import { randomBytes } from 'node:crypto'
-import path from 'node:path'
-import Sqlite from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Catalog, KeyEntry, KeyName, NewReplica } from '../../../src/catalog/catalog.ts'
 import { openCatalog } from '../../../src/catalog/open.ts'
 import { isCode } from '../../../src/error.ts'
-import { account, enabledKey, nameOf, newKey, region, softwareSeal, temporaryFolder } from '../../support/catalog.ts'
+import { account, enabledKey, nameOf, newKey, region, softwareSeal } from '../../support/catalog.ts'
+import { type CatalogStore, openStore } from '../../support/catalog-store.ts'
 
-let folder: ReturnType<typeof temporaryFolder>
-let file: string
+let store: CatalogStore
 let catalog: Catalog
 
 const west = 'us-west-2'
 const europe = 'eu-west-1'
 
 const open = async () => {
-  const opened = await openCatalog({ kind: 'sqlite', file })
+  const opened = await openCatalog(store.options)
   opened.useSeal(softwareSeal())
   return opened
 }
@@ -23,14 +21,6 @@ const reopen = async () => {
   await catalog[Symbol.asyncDispose]()
   catalog = await open()
 }
-const tamper = (statement: string, ...parameters: Sqlite.Value[]) => {
-  const other = new Sqlite(file)
-  other.pragma('foreign_keys = off')
-  const { changes } = other.prepare(statement).run(parameters)
-  other.close()
-  expect(changes).toBeGreaterThan(0)
-}
-
 const multiRegionKey = (changes: Parameters<typeof newKey>[0] = {}) =>
   newKey({ keyId: `mrk-${randomBytes(16).toString('hex')}`, multiRegion: true, ...changes }, { tags: { a: 'b' } })
 const replica = (where: string): NewReplica => ({
@@ -46,14 +36,13 @@ const inRegion = (entries: readonly KeyEntry[], where: string) =>
 const at = (name: KeyName, where: string): KeyName => ({ ...name, region: where })
 
 beforeEach(async () => {
-  folder = temporaryFolder()
-  file = path.join(folder.path, 'catalog.sqlite')
+  store = await openStore()
   catalog = await open()
 })
 
 afterEach(async () => {
   await catalog[Symbol.asyncDispose]()
-  folder[Symbol.dispose]()
+  await store[Symbol.asyncDispose]()
 })
 
 describe('a replica', () => {
@@ -188,7 +177,7 @@ describe('related keys', () => {
     const name = nameOf(await enabledKey(catalog, multiRegionKey()))
     await replicate(name, west)
     await catalog[Symbol.asyncDispose]()
-    tamper('delete from "key" where account = ? and region = ?', account, west)
+    await store.run('delete from "key" where account = ? and region = ?', account, west)
     catalog = await open()
     const failed = (error: unknown) => isCode(error, 'IntegrityFailed')
     await expect(catalog.findRelatedKeys(name)).rejects.toSatisfy(failed)
