@@ -49,6 +49,12 @@ export interface Administration extends RoleAdministration {
   deleteAccessKey(accessKeyId: string): Promise<void>
   /** Unseals every active access key of enabled users; at start. Answers how many could not be unsealed. */
   loadCredentials(): Promise<{ readonly loaded: number; readonly failed: readonly string[] }>
+  /** Brings the credentials of a user to what the catalog says now. Answers the access keys that could not be unsealed. */
+  reloadUser(account: string, name: string): Promise<readonly string[]>
+  /** The same for all users. */
+  reloadUsers(): Promise<readonly string[]>
+  /** The name in the change table of the user that a principal is. */
+  userOf(principal: Pick<Principal, 'account' | 'userName'>): string
 }
 
 export interface AdministrationParts {
@@ -128,8 +134,40 @@ export function createAdministration(parts: AdministrationParts): Administration
     }
   }
 
+  // What another gateway did is read again by credential-changes.ts; what is being let in at this moment looks again.
+  catalog.onChange(({ own }) => {
+    if (!own) withdrawals++
+  })
+
+  async function reloadUser(account: string, name: string): Promise<readonly string[]> {
+    const user = await catalog.findPrincipal(account, 'user', name)
+    const keys = user?.enabled === true ? await catalog.listAccessKeys(account, name) : []
+    const active = keys.filter((key) => key.active)
+    for (const id of credentials.idsOf(userArn(partition, account, name))) {
+      if (!active.some(({ accessKeyId }) => accessKeyId === id)) credentials.drop(id)
+    }
+    const failed: string[] = []
+    for (const key of active) {
+      if (credentials.find(key.accessKeyId) === undefined) await load(key).catch(() => failed.push(key.accessKeyId))
+    }
+    return failed
+  }
+
   return {
     ...createRoleAdministration({ catalog, partition, accounts, now }),
+
+    reloadUser,
+
+    async reloadUsers() {
+      const failed: string[] = []
+      const users = (await catalog.listPrincipals(undefined)).filter(({ kind }) => kind === 'user')
+      const known = new Set(users.map(({ account, name }) => userArn(partition, account, name)))
+      for (const arn of credentials.principals()) if (!known.has(arn)) credentials.dropPrincipal(arn)
+      for (const { account, name } of users) failed.push(...(await reloadUser(account, name)))
+      return failed
+    },
+
+    userOf: ({ account, userName = '' }) => `${account}/user/${userName}`,
 
     async createUser(account, name) {
       if (!accounts.includes(account)) {

@@ -19,8 +19,9 @@ import { createAuthorizer, maxResourceAliases } from './authorize/authorize.ts'
 import { deadlineIn } from './call.ts'
 import { openCatalog } from './catalog/open.ts'
 import { type Config, isLoopback, type TokenConfig } from './config/config.ts'
+import { followCredentials } from './credential-changes.ts'
 import { describePause, startDeletions } from './deletions.ts'
-import { toGatewayError } from './error.ts'
+import { isCode, toGatewayError } from './error.ts'
 import { createGrantFinder } from './grants.ts'
 import { type Predecessor, type Successor, startSuccessor } from './hand-over.ts'
 import { openHsm, type SupervisedHsm } from './hsm/hsm.ts'
@@ -47,11 +48,12 @@ import { type ClockSource, machineClock } from './keys/trusted-clock.ts'
 import { createUseCounts } from './keys/use-counts.ts'
 import { createObserver, type Observer } from './observe/observe.ts'
 import { createPipeline } from './pipeline.ts'
-import { ProblemsError } from './problem.ts'
+import { type Problem, ProblemsError } from './problem.ts'
 import { createRelatedEvents } from './related-events.ts'
 import { isLimited, type Reloaded, readTlsFiles, reload } from './reload.ts'
 import { createAliasFinder } from './resource-aliases.ts'
 import { createSimulation } from './simulation.ts'
+import { takeStartTurn } from './start-turn.ts'
 import { openTls } from './tls.ts'
 import { takeInheritedListeners } from './transport/inherited-listeners.ts'
 import { keepListeners } from './transport/kept-listeners.ts'
@@ -131,14 +133,15 @@ export async function openGateway(
       partition,
       now: clock.wallMs,
       report: (error) => observer.unexpected('catalog', error),
+      restored: (awayMs) => observer.note('warn', 'the catalog is back', { awayMs: Math.round(awayMs) }),
     }).catch((cause) => {
       const { detail } = toGatewayError(cause)
       const remedy = 'put it right, then start again; the catalog was not changed'
-      throw new ProblemsError([{ at: config.catalog.file, cause: detail ?? 'the catalog cannot be opened', remedy }], {
-        cause,
-      })
+      const at = config.catalog.kind === 'sqlite' ? config.catalog.file : 'catalog.postgresql'
+      throw new ProblemsError([{ at, cause: detail ?? 'the catalog cannot be opened', remedy }], { cause })
     }),
   )
+  const turn = stack.use(await takeStartTurn(catalog))
   // Before this start writes to it.
   const foundRevision = await catalog.revision()
   const hsm = early ?? stack.use(await openTokens(config, observer))
@@ -147,7 +150,10 @@ export async function openGateway(
 
   const group = config.defaultGroup
   const creation = { catalog, hsm, now, group }
-  await openCatalogSeal(creation)
+  await openCatalogSeal(creation).catch((cause) => {
+    if (!isCode(cause, 'KeyUnavailable')) throw cause
+    throw new ProblemsError([sealProblem(cause.detail, config)], { cause })
+  })
   const settle = async (isConcerned: (group: string | undefined) => boolean) => {
     for (const settled of await settleBackingKeys(creation, () => deadlineIn(systemDeadlineMs), isConcerned))
       observer.note('warn', 'creation that was cut off', { ...settled })
@@ -169,6 +175,7 @@ export async function openGateway(
   const forget = (accessKeyId: string) => {
     for (const each of [verifier, stsVerifier]) each.forget(accessKeyId)
   }
+  await turn[Symbol.asyncDispose]()
   const credentials = stack.use(createCredentialStore(forget))
   const findRole = (account: string, name: string) => catalog.findPrincipal(account, 'role', name)
   const sessions = stack.use(
@@ -190,7 +197,7 @@ export async function openGateway(
     now,
     credentials: {
       find: (accessKeyId: string, sessionToken?: string) =>
-        isSessionKeyId(accessKeyId) ? sessions.find(accessKeyId, sessionToken) : credentials.find(accessKeyId),
+        isSessionKeyId(accessKeyId) ? sessions.find(accessKeyId, sessionToken) : follower.find(accessKeyId),
     },
   }
   const verifier = stack.use(createSigV4Verifier({ ...verification, service: 'kms' }))
@@ -203,6 +210,14 @@ export async function openGateway(
     accounts: config.accounts,
     now,
   })
+  const follower = stack.use(
+    followCredentials({
+      catalog,
+      credentials,
+      administration,
+      failed: (cause) => observer.unexpected('access keys', cause),
+    }),
+  )
   const { loaded, failed } = await administration.loadCredentials()
   observer.note('info', 'access keys loaded', { loaded })
   for (const accessKeyId of failed) observer.note('error', 'an access key could not be unsealed', { accessKeyId })
@@ -219,6 +234,7 @@ export async function openGateway(
     authorizer,
     journal,
     observer: observer.calls,
+    memory: catalog,
     used: (key, use) => lastUsage.note({ account: key.account, region: key.region, keyId: key.keyId, ...use }),
     describeError(door, error) {
       if (door === 'operator') return describeOperatorError(error)
@@ -564,6 +580,16 @@ function requireReady(hsm: SupervisedHsm, config: Config): void {
     }
   })
   throw new ProblemsError(problems)
+}
+
+/** Without the seal no row can be trusted. */
+function sealProblem(detail: string | undefined, { defaultGroup }: Config): Problem {
+  return {
+    at: `groups.${defaultGroup}`,
+    cause: detail ?? 'the key that seals the catalog cannot be used',
+    remedy:
+      'name the token or the catalog that belongs to the other; gateways on one catalog share one token or its replicas',
+  }
 }
 
 /** Plain HTTP beyond loopback is there only because the configuration insists; the log says so at every start. */

@@ -101,6 +101,8 @@ export interface PipelineParts {
   readonly journal: Journal
   readonly observer: PipelineObserver
   readonly used?: UsageListener
+  /** Whether what the gateway remembers of the catalog is recent enough to be relied on, where other gateways may change it. */
+  readonly memory?: { readonly isCurrent: () => boolean; readonly whenCurrent: () => Promise<void> }
   /** Name and text of an error in the door's dialect, for the audit record. */
   readonly describeError: (door: Door, error: GatewayError) => { readonly code: string; readonly text: string }
 }
@@ -108,7 +110,8 @@ export interface PipelineParts {
 export type Pipeline = (call: Call) => Promise<Outcome>
 
 export function createPipeline(parts: PipelineParts): Pipeline {
-  const { authorizer, journal, observer, describeError } = parts
+  const { authorizer, journal, observer, describeError, memory } = parts
+  const isCurrent = memory?.isCurrent ?? (() => true)
 
   return async function run(call) {
     const startedMs = performance.now()
@@ -141,6 +144,11 @@ export function createPipeline(parts: PipelineParts): Pipeline {
     const granted: Demand[] = []
     let outcome: Outcome
     try {
+      if (!isCurrent() && call.door !== 'operator') {
+        await memory?.whenCurrent()
+        // what was read meanwhile may say otherwise of the caller
+        admit?.()
+      }
       input = operation.parse(call.raw)
       parsed = true
       const prepared = await operation.prepare(input, scope)

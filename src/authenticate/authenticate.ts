@@ -61,6 +61,10 @@ export interface CredentialStore extends CredentialSource, Disposable {
   drop(accessKeyId: string): void
   /** Drops every credential of a principal; answers their ids. */
   dropPrincipal(arn: string): readonly string[]
+  /** Of every credential of a principal. */
+  idsOf(arn: string): readonly string[]
+  /** The ARN of everybody who has a credential. */
+  principals(): ReadonlySet<string>
   readonly size: number
 }
 

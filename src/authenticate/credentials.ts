@@ -17,6 +17,9 @@ export function createCredentialStore(dropped: (accessKeyId: string) => void = (
     dropped(accessKeyId)
   }
 
+  const idsOf = (arn: string) =>
+    [...credentials.values()].filter(({ principal }) => principal.arn === arn).map((row) => row.accessKeyId)
+
   return {
     find: (accessKeyId) => credentials.get(accessKeyId),
     put(credential) {
@@ -24,10 +27,10 @@ export function createCredentialStore(dropped: (accessKeyId: string) => void = (
       credentials.set(credential.accessKeyId, credential)
     },
     drop,
+    idsOf,
+    principals: () => new Set([...credentials.values()].map(({ principal }) => principal.arn)),
     dropPrincipal(arn) {
-      const ids = [...credentials.values()]
-        .filter(({ principal }) => principal.arn === arn)
-        .map((row) => row.accessKeyId)
+      const ids = idsOf(arn)
       for (const id of ids) drop(id)
       return ids
     },

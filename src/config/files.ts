@@ -2,6 +2,7 @@
 import { accessSync, constants, type Stats, statSync } from 'node:fs'
 import type { Problem } from '../problem.ts'
 import type { Config, TlsConfig } from './config.ts'
+import type { PostgresqlConfig } from './sections/catalog.ts'
 
 export function checkFiles(config: Config): readonly Problem[] {
   const problems: Problem[] = []
@@ -17,11 +18,25 @@ export function checkFiles(config: Config): readonly Problem[] {
     if (token.trustAnchorFile !== undefined)
       problems.push(...checkReadable(`tokens.${name}.trustAnchorFile`, token.trustAnchorFile))
   }
+  if (config.catalog.kind === 'postgresql') problems.push(...checkServer(config.catalog.postgresql))
   const { kms, xks, relay, operator } = config.listen
   for (const [at, listener] of Object.entries({ kms, xks, relay, 'operator.http': operator.http })) {
     if (listener?.tls) problems.push(...checkTls(`listen.${at}.tls`, listener.tls))
   }
   return problems
+}
+
+function checkServer({ passwordFile, tls = {} }: PostgresqlConfig): readonly Problem[] {
+  const at = 'catalog.postgresql'
+  const { caFile, certificateFile, keyFile } = tls
+  return [
+    ...(passwordFile === undefined
+      ? []
+      : checkSecret(`${at}.passwordFile`, passwordFile, 'write the password of the database role into it')),
+    ...(caFile === undefined ? [] : checkReadable(`${at}.tls.caFile`, caFile)),
+    ...(certificateFile === undefined ? [] : checkReadable(`${at}.tls.certificateFile`, certificateFile)),
+    ...(keyFile === undefined ? [] : checkSecret(`${at}.tls.keyFile`, keyFile, 'the private key as PEM')),
+  ]
 }
 
 function checkReadable(at: string, file: string): readonly Problem[] {

@@ -50,7 +50,13 @@ export function parseConfig(text: string, file: string, environment: Environment
   if (problems.length > 0) throw new ProblemsError(problems)
 
   const config = complete(values as Mutable<Sections>, file, environment)
-  const found = [...checkSections(config), ...checkGroups(config), ...checkListeners(config), ...checkClusters(config)]
+  const found = [
+    ...checkSections(config),
+    ...checkGroups(config),
+    ...checkListeners(config),
+    ...checkClusters(config),
+    ...checkServer(config),
+  ]
   if (found.length > 0) throw new ProblemsError(found)
   return deepFreeze(config)
 }
@@ -75,7 +81,7 @@ function complete(values: Mutable<Sections>, file: string, environment: Environm
   const { listen, catalog, audit } = values
   listen.operator.socket ??= path.join(runDirectory, 'operator.sock')
   if (listen.offload) listen.offload.socket ??= path.join(runDirectory, 'sign.sock')
-  catalog.file ??= path.join(stateDirectory, 'catalog.sqlite')
+  if (catalog.kind === 'sqlite') catalog.file ??= path.join(stateDirectory, 'catalog.sqlite')
   audit.directory ??= path.join(stateDirectory, 'audit')
 
   const tokenNames = Object.keys(values.tokens).filter((name) => values.tokens[name]?.clusterId === undefined)
@@ -166,6 +172,22 @@ function checkListeners({ listen, insecure }: Config): readonly Problem[] {
     })
   }
   return problems
+}
+
+/** Policies and the names of keys and users are nobody's business on the way to the database, and a password might be on it. */
+function checkServer({ catalog, insecure }: Config): readonly Problem[] {
+  if (catalog.kind !== 'postgresql' || catalog.postgresql === undefined) return []
+  const { host, tls } = catalog.postgresql
+  const isNear = host.startsWith('/') || isLoopback(host)
+  if (isNear || tls !== undefined || insecure) return []
+  return [
+    {
+      at: 'catalog.postgresql.tls',
+      cause: `is missing, and ${host} is another machine`,
+      remedy:
+        'add it ({} trusts the authorities of the system), or set insecure to true when something else protects the way',
+    },
+  ]
 }
 
 function unreadable(file: string, code: string | undefined): Problem {

@@ -1,15 +1,19 @@
 /**
  * Destroys keys whose waiting period is over: materials `Destroying`, objects destroyed in the module, rows removed. A crash in between
- * is settled at the next start or the next round. Runs under a lease, so that one gateway of many does it.
+ * is settled at the next start or the next round. Runs under a lease, so that one gateway of many does it; the write after which an object is destroyed
+ * takes place only while the lease is still held.
  */
 import type { Deadline } from '../call.ts'
-import type { Catalog, KeyEntry, KeyName, MaterialRecord } from '../catalog/catalog.ts'
+import type { Catalog, HeldLease, KeyEntry, KeyName, MaterialRecord } from '../catalog/catalog.ts'
 import type { Hsm } from '../hsm/port.ts'
 import { hsmKeyOf } from './backing-key.ts'
 import type { DeletionEvents, DestructionGate } from './keys.ts'
 import { planRemoval } from './related-deletion.ts'
 
+const leaseName = 'deletion'
 const leaseMs = 60_000
+/** A round over many keys takes the lease again. */
+const renewMs = 20_000
 
 export interface DeletionParts extends DeletionEvents {
   readonly catalog: Catalog
@@ -21,14 +25,20 @@ export interface DeletionParts extends DeletionEvents {
 /** One round: returns how many keys are gone. */
 export async function destroyDueKeys(parts: DeletionParts): Promise<number> {
   const { catalog, gate } = parts
-  if ((await catalog.takeLease('deletion', leaseMs)) === undefined) return 0
+  const fence = await catalog.takeLease(leaseName, leaseMs)
+  if (fence === undefined) return 0
   const { now, pauses } = await gate.check()
   parts.paused(pauses)
   if (pauses.length > 0) return 0
   let destroyed = 0
+  let renewedAt = performance.now()
   for (const name of await catalog.dueDeletions(now)) {
+    if (performance.now() - renewedAt > renewMs) {
+      if ((await catalog.takeLease(leaseName, leaseMs)) !== fence) break
+      renewedAt = performance.now()
+    }
     try {
-      if (await destroyKey(parts, name, now)) destroyed++
+      if (await destroyKey(parts, name, now, { name: leaseName, fence })) destroyed++
     } catch (cause) {
       parts.failed(name, cause)
     }
@@ -36,7 +46,7 @@ export async function destroyDueKeys(parts: DeletionParts): Promise<number> {
   return destroyed
 }
 
-async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Promise<boolean> {
+async function destroyKey(parts: DeletionParts, name: KeyName, now: number, lease: HeldLease): Promise<boolean> {
   const { catalog, hsm } = parts
   const entry = await catalog.findKey(name)
   // Cancelled between the list and now.
@@ -48,10 +58,11 @@ async function destroyKey(parts: DeletionParts, name: KeyName, now: number): Pro
   for (const material of entry.materials) {
     if (material.state === 'Destroyed') continue
     // Cancelled at the last moment: the write itself decides who was first.
+    const review = (found: KeyEntry) => {
+      if (found.key.state !== 'PendingDeletion') throw new Cancelled()
+    }
     const begun = await catalog
-      .updateMaterial(name, material.number, { state: 'Destroying' }, (found) => {
-        if (found.key.state !== 'PendingDeletion') throw new Cancelled()
-      })
+      .updateMaterial(name, material.number, { state: 'Destroying' }, review, lease)
       .catch((cause) => {
         if (cause instanceof Cancelled) return undefined
         throw cause

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { type Deadline, deadlineIn } from '../call.ts'
 import type { KeyEntry, KeyName } from '../catalog/catalog.ts'
-import { GatewayError } from '../error.ts'
+import { GatewayError, isCode } from '../error.ts'
 import type { HsmKey, KeySpec, KeyUsage } from '../hsm/port.ts'
 import { currentMaterial, hsmKeyOf } from './backing-key.ts'
 import { type CreationParts, createBackedKey, settleBackingKey } from './create-key.ts'
@@ -78,8 +78,13 @@ export async function openCatalogSeal(parts: SystemKeyParts): Promise<void> {
     return
   }
   requireOwn(settled)
-  install(hsmKeyOf(settled, currentMaterial(settled)))
-  await catalog.verifyEntry(settled)
+  const key = hsmKeyOf(settled, currentMaterial(settled))
+  install(key)
+  await catalog.verifyEntry(settled).catch(async (cause) => {
+    if (!isCode(cause, 'KeyUnavailable') || (await hsm.attributes(key, soon())) !== null) throw cause
+    const detail = 'the token does not hold the key that seals this catalog: the catalog is another token’s'
+    throw new GatewayError('KeyUnavailable', undefined, { detail, cause })
+  })
 }
 
 /**

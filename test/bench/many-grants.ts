@@ -18,6 +18,7 @@ import { openCatalogSeal } from '../../src/keys/system-keys.ts'
 /** `directory`: a development folder whose gateway is stopped. The key must have a grant. */
 export async function multiplyGrants(directory: string, keyId: string, count: number): Promise<void> {
   const config = loadConfig([path.join(directory, 'config.json')])
+  if (config.catalog.kind !== 'sqlite') throw new TypeError('it writes into a file')
   const seal = await openSeal(config)
   await using _ = seal
   const database = new Sqlite(config.catalog.file)

@@ -11,6 +11,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
+  copyFileSync,
   cpSync,
   existsSync,
   lchownSync,
@@ -44,8 +45,10 @@ export interface PostgresRows {
 }
 
 export interface PostgresServerOptions {
-  /** Settings of postgresql.conf. */
-  readonly settings?: Readonly<Record<string, string>>
+  /** Of the socket, and with `tls` of 127.0.0.1. */
+  readonly port?: number
+  /** Both as PEM; copied. */
+  readonly tls?: { readonly certificateFile: string; readonly keyFile: string }
 }
 
 export const gatewayPassword = 'correct horse & battery=staple'
@@ -53,9 +56,8 @@ export const gatewayPassword = 'correct horse & battery=staple'
 /** nobody's, where the tests run as root: PostgreSQL refuses to. */
 const identity = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
 const cacheFolder = path.resolve(import.meta.dirname, '../../node_modules/.cache')
-const port = 5432
 
-export async function startPostgres({ settings = {} }: PostgresServerOptions = {}): Promise<PostgresServer> {
+export async function startPostgres({ port = 5432, tls }: PostgresServerOptions = {}): Promise<PostgresServer> {
   const programs = findPrograms()
   const folder = mkdtempSync(path.join(tmpdir(), 'hsmgate-postgres-'))
   const data = path.join(folder, 'data')
@@ -63,22 +65,28 @@ export async function startPostgres({ settings = {} }: PostgresServerOptions = {
   cpSync(findTemplate(programs), data, { recursive: true })
   // PostgreSQL insists on it, and a copy has the modes of the umask
   chmodSync(data, 0o700)
+  const copies = { ssl_cert_file: path.join(data, 'server.crt'), ssl_key_file: path.join(data, 'server.key') }
+  if (tls !== undefined) {
+    copyFileSync(tls.certificateFile, copies.ssl_cert_file)
+    copyFileSync(tls.keyFile, copies.ssl_key_file)
+    chmodSync(copies.ssl_key_file, 0o600)
+  }
   giveAway(folder)
   writeFileSync(passwordFile, `${gatewayPassword}\n`, { mode: 0o600 })
 
-  const all: Record<string, string> = {
-    listen_addresses: '',
+  const settings: Record<string, string> = {
+    listen_addresses: tls === undefined ? '' : '127.0.0.1',
     unix_socket_directories: folder,
     port: String(port),
     // what the tests kill is the server's process, never the machine under it
     fsync: 'off',
     max_connections: '60',
     shared_buffers: '16MB',
-    ...settings,
+    ...(tls === undefined ? {} : { ssl: 'on', ...copies }),
   }
   let server: ChildProcess | undefined
   const start = async () => {
-    const flags = Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`])
+    const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
     const child = spawn(path.join(programs, 'postgres'), ['-D', data, ...flags], {
       ...identity,
       cwd: folder,

@@ -130,6 +130,13 @@ interface Report {
   readonly auditDirectory: string
 }
 
+/** The file, or the server. */
+function placeOf(catalog: Config['catalog']): string {
+  return catalog.kind === 'sqlite'
+    ? relative(catalog.file)
+    : `${catalog.postgresql.database} on ${catalog.postgresql.host}`
+}
+
 function formatWelcome(
   report: Report,
   config: Config,
@@ -138,7 +145,7 @@ function formatWelcome(
 ): string {
   const tokens = Object.entries(config.tokens).map(([name, token]) => `token ${name} (${path.basename(token.module)})`)
   const places = formatFields([
-    ['  keys', `${tokens.join(', ')}; catalog ${relative(config.catalog.file)}`],
+    ['  keys', `${tokens.join(', ')}; catalog ${placeOf(config.catalog)}`],
     ['  credentials', `${relative(report.credentialsFile)} (${administratorName}, profile default)`],
     ['  log', relative(report.logFile)],
     ['  audit', relative(report.auditDirectory)],

@@ -202,6 +202,45 @@ describe('plain HTTP', () => {
   })
 })
 
+describe('the catalog', () => {
+  const server = (changes: object) => ({
+    catalog: { kind: 'postgresql', postgresql: { host: '/run/postgresql', ...changes } },
+  })
+
+  it('is a file in the state folder unless a server is named', () => {
+    expect(parse({}).catalog).toEqual({ kind: 'sqlite', file: '/var/lib/hsmgate/catalog.sqlite' })
+    expect(parse(server({ passwordFile: 'db.password' })).catalog).toEqual({
+      kind: 'postgresql',
+      postgresql: {
+        host: '/run/postgresql',
+        port: 5432,
+        database: 'hsmgate',
+        user: 'hsmgate',
+        passwordFile: '/srv/gate/db.password',
+        connections: 6,
+      },
+    })
+  })
+
+  it('is of one kind', () => {
+    expect(places({ catalog: { kind: 'postgresql' } })).toEqual(['catalog.postgresql'])
+    expect(places({ catalog: { postgresql: { host: 'db' } } })).toContain('catalog.postgresql')
+    const both = { catalog: { ...server({}).catalog, file: 'catalog.sqlite' } }
+    expect(places(both)).toEqual(['catalog.file'])
+    expect(places(server({ host: 'postgres://user:secret@db/x' }))).toEqual(['catalog.postgresql.host'])
+    expect(places(server({ password: 'secret' }))).toEqual(['catalog.postgresql.password'])
+    expect(places(server({ connections: 2 }))).toEqual(['catalog.postgresql.connections'])
+  })
+
+  it('is reached over TLS beyond this machine, unless insecure says otherwise', () => {
+    for (const host of ['localhost', '127.0.0.1', '::1']) expect(places(server({ host }))).toEqual([])
+    expect(places(server({ host: 'db.example' }))).toEqual(['catalog.postgresql.tls'])
+    expect(places({ ...server({ host: 'db.example' }), insecure: true })).toEqual([])
+    expect(places(server({ host: 'db.example', tls: {} }))).toEqual([])
+    expect(places(server({ tls: { keyFile: 'client.key' } }))).toEqual(['catalog.postgresql.tls'])
+  })
+})
+
 describe('the file', () => {
   let directory: string
   beforeEach(() => {
@@ -256,6 +295,19 @@ describe('the file', () => {
     ])
     write('main.pin', '1234')
     expect(checkFiles(config)).toEqual([])
+  })
+
+  it('names the password of a database, which must be closed to others', () => {
+    const passwordFile = path.join(directory, 'db.password')
+    const withPassword = { catalog: { kind: 'postgresql', postgresql: { host: '/run/postgresql', passwordFile } } }
+    const found = () => checkFiles(parse(withPassword)).filter(({ at }) => at.startsWith('catalog'))
+    expect(found()).toMatchObject([
+      { at: 'catalog.postgresql.passwordFile', cause: expect.stringContaining('not exist') },
+    ])
+    writeFileSync(passwordFile, 'secret', { mode: 0o644 })
+    expect(found()).toMatchObject([{ cause: expect.stringContaining('open to other users') }])
+    chmodSync(passwordFile, 0o600)
+    expect(found()).toEqual([])
   })
 
   it('names TLS files that must be readable, and a key that must be closed to others', () => {
