@@ -344,6 +344,7 @@ export async function openGateway(
       observer,
       hsm,
       journal,
+      ...(catalog.isShared ? { catalog } : {}),
       account: defaultAccount,
       region: config.regions[0] as string,
       partition,

@@ -43,7 +43,7 @@ export interface PostgresCatalog {
 }
 
 interface CommonOptions {
-  /** How often the changes of other gateways are read, at most 250; undefined when no other gateway shares the catalog. On a server 100 unless told. */
+  /** How often the changes of other gateways are read, at most 250; undefined when no other gateway shares the catalog. On a server 50 unless told. */
   readonly pollMs?: number
   /** Entries in each cache; 10,000 unless told. */
   readonly cacheEntries?: number
@@ -61,7 +61,7 @@ type Listener = Parameters<Catalog['onChange']>[0]
 
 /** Of the heartbeat: a gateway that can't have its answer within the lease is not to use what it has cached. */
 const pulseTimeoutMs = 1_000
-const defaultPollMs = 100
+const defaultPollMs = 50
 const defaultConnections = 6
 /** One for the heartbeat, one for writing. */
 const connectionsBesidesReaders = 2

@@ -58,6 +58,7 @@ export function toPostgresError(place: string, error: unknown): Error {
     case '23505':
     // two sessions that make one table at once
     case '42P07':
+    case '42710':
       return new ConstraintError('unique', cause)
     case '23503':
       return new ConstraintError('foreign-key', cause)

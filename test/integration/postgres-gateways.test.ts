@@ -134,6 +134,18 @@ describe('two gateways on one catalog', () => {
     }
   })
 
+  it('that stood still refuses, too, what was disabled meanwhile', async () => {
+    const { a, b } = clients
+    const keyId = await makeKey(b)
+    await encrypt(a, keyId)
+    first.kill('SIGSTOP')
+    // answered when the first one may no longer use what it knew
+    await b.send(new DisableKeyCommand({ KeyId: keyId }))
+    const asked = nameOfFailure(encrypt(a, keyId))
+    first.kill('SIGCONT')
+    expect(await asked).toBe('DisabledException')
+  })
+
   it('let in whom the other knows, and nobody whose access key it withdrew', async () => {
     const credentials = await first.ask<TestCredentials>('principal-key', 'create', { name: 'administrator' })
     const guest = clientOf(second.endpoints.kms as string, credentials)
@@ -210,9 +222,9 @@ describe('a database that goes away under load', () => {
     }
     isOver = true
     await Promise.all(load)
-    const told = lines.filter((line) => line.includes('catalog'))
-    expect(told.filter((line) => line.includes('start it'))).toHaveLength(1)
-    expect(told.filter((line) => line.includes('the catalog is back'))).toHaveLength(1)
+    const told = lines.map((line) => JSON.parse(line) as { readonly where?: string; readonly msg: string })
+    expect(told.filter(({ where }) => where === 'catalog')).toHaveLength(1)
+    expect(told.filter(({ msg }) => msg === 'the catalog is back')).toHaveLength(1)
   })
 })
 

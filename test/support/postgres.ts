@@ -18,6 +18,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -37,6 +38,9 @@ export interface PostgresServer extends AsyncDisposable {
   start(): Promise<void>
   /** `kill`: as if the machine had gone. */
   stop(how?: 'fast' | 'kill'): Promise<void>
+  /** Connections are made and nothing is answered, until `goOn`. */
+  standStill(): void
+  goOn(): void
 }
 
 export interface PostgresRows {
@@ -132,11 +136,20 @@ export async function startPostgres({ port = 5432, tls }: PostgresServerOptions 
     return { rows, changes: rowCount ?? 0 }
   }
 
+  /** The server with all its processes. */
+  const signal = (name: NodeJS.Signals) => {
+    const pid = server?.pid as number
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+    for (const each of [pid, ...children.map(Number)]) process.kill(each, name)
+  }
+
   await start()
   return {
     query,
     start,
     stop,
+    standStill: () => signal('SIGSTOP'),
+    goOn: () => signal('SIGCONT'),
     address: (database) => ({ host: folder, port, database, user: 'hsmgate', passwordFile }),
     async createDatabase(name, options = '') {
       await query('postgres', `create database "${name}" owner hsmgate template template0 ${options}`)
@@ -171,6 +184,8 @@ function findTemplate(programs: string): string {
     stdio: ['ignore', 'ignore', 'inherit'],
   })
   const lines = [
+    // of the tests of the catalog itself, which connect hundreds of times
+    'local catalog hsmgate trust',
     'local all hsmgate scram-sha-256',
     'host all hsmgate 127.0.0.1/32 scram-sha-256',
     'local all postgres trust',

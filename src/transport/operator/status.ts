@@ -14,6 +14,8 @@ export interface StatusParts {
   readonly observer: Pick<Observer, 'metrics'>
   readonly hsm: Pick<Hsm, 'groups'>
   readonly journal: Pick<Journal, 'state'>
+  /** Absent where no other gateway can change the catalog. */
+  readonly catalog?: { readonly isCurrent: () => boolean }
 }
 
 export interface StatusListener {
@@ -46,7 +48,7 @@ export function createStatusServer(parts: StatusParts, listener: StatusListener)
 
   app.get('/healthz', async () => ({ status: 'ok' }))
   app.get('/readyz', async (_request, reply) => {
-    const readiness = describeReadiness(parts.hsm.groups(), parts.journal.state())
+    const readiness = describeReadiness(parts.hsm.groups(), parts.journal.state(), parts.catalog?.isCurrent())
     return reply.code(readiness.ready ? 200 : 503).send(readiness)
   })
   app.get('/metrics', async (_request, reply) => {
@@ -65,15 +67,18 @@ export interface Readiness {
     readonly tokens: readonly { readonly name: string; readonly pinRefused: boolean; readonly trouble?: string }[]
   }[]
   readonly journal: { readonly healthy: boolean }
+  /** Of a catalog that gateways share: whether this one can follow its changes. */
+  readonly catalog?: { readonly current: boolean }
 }
 
-/** Ready: every group has a warm worker, and records can be written. */
+/** Ready: every group has a warm worker, records can be written, and what other gateways do is known. */
 export function describeReadiness(
   groups: readonly GroupState[],
   { healthy }: { readonly healthy: boolean },
+  current?: boolean,
 ): Readiness {
   return {
-    ready: healthy && groups.length > 0 && groups.every(({ ready }) => ready),
+    ready: healthy && current !== false && groups.length > 0 && groups.every(({ ready }) => ready),
     groups: groups.map(({ name, ready, tokens, workers }) => ({
       name,
       ready,
@@ -85,6 +90,7 @@ export function describeReadiness(
       })),
     })),
     journal: { healthy },
+    ...(current === undefined ? {} : { catalog: { current } }),
   }
 }
 

@@ -243,6 +243,25 @@ describe('a catalog whose server goes away', () => {
     expect(reported[0]).toMatch(/start it|network/)
   })
 
+  it('is refused within the lease when the server answers nothing, without waiting for it', async () => {
+    await server.createDatabase('still')
+    await using catalog = await openCatalog({ kind: 'postgresql', postgresql: server.address('still'), pollMs: 20 })
+    catalog.useSeal(softwareSeal())
+    const { key } = await enabledKey(catalog)
+    server.standStill()
+    try {
+      await expect.poll(() => catalog.isCurrent(), { timeout: 5_000, interval: 10 }).toBe(false)
+      expect(catalog.peekKey(key)).toBeUndefined()
+      const calls = Array.from({ length: 20 }, () => catalog.findKey(key))
+      const codes = (await Promise.allSettled(calls)).map((outcome) => (outcome as PromiseRejectedResult).reason.code)
+      expect(new Set(codes)).toEqual(new Set(['CatalogUnavailable']))
+    } finally {
+      server.goOn()
+    }
+    await expect.poll(() => catalog.isCurrent(), { timeout: 10_000, interval: 10 }).toBe(true)
+    expect((await catalog.updateKey(key, { state: 'Disabled' })).key.state).toBe('Disabled')
+  })
+
   it('is emptied when the server comes back with less than it had', async () => {
     await server.createDatabase('older')
     const reported: string[] = []

@@ -73,6 +73,7 @@ let directory: string
 let socket: string
 let journal: OpenedJournal
 let groups: readonly GroupState[]
+let catalog: { readonly isCurrent: () => boolean } | undefined
 let lines: string[]
 let uid: number | undefined
 const doors: OperatorDoor[] = []
@@ -90,6 +91,7 @@ function openDoor(): OperatorDoor {
     observer,
     hsm: { groups: () => groups },
     journal,
+    ...(catalog && { catalog }),
     commands,
     partition: 'aws',
     account,
@@ -145,6 +147,10 @@ async function records(): Promise<readonly Record<string, unknown>[]> {
     .map((line) => JSON.parse(line).event)
     .filter((event) => event.eventSource === 'hsmgate.operator')
 }
+
+afterEach(() => {
+  catalog = undefined
+})
 
 beforeEach(async () => {
   directory = mkdtempSync(path.join(tmpdir(), 'hsmgate-operator-'))
@@ -311,6 +317,19 @@ describe('the HTTP side', () => {
       ready: false,
       groups: [{ ready: true }, { ready: false, tokens: [{ trouble: 'the module does not exist' }] }],
     })
+  })
+
+  it('is not ready while it cannot follow a catalog that it shares', async () => {
+    let isCurrent = true
+    catalog = { isCurrent: () => isCurrent }
+    const port = await listen()
+    const ready = async () => {
+      const { status, body } = await ask({ port, path: '/readyz' })
+      return [status, JSON.parse(body).ready, JSON.parse(body).catalog]
+    }
+    expect(await ready()).toEqual([200, true, { current: true }])
+    isCurrent = false
+    expect(await ready()).toEqual([503, false, { current: false }])
   })
 
   it('serves metrics in the format of Prometheus', async () => {
