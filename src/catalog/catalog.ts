@@ -540,8 +540,8 @@ export interface Catalog extends AsyncDisposable {
   revision(): Promise<number>
   /**
    * Tells about every change of keys, TLS bindings, principals, policies and access keys made through any instance, after it is durable and the
-   * catalog's own caches follow it; `own`: through this one. Table and name `*`: this instance fell behind and anything may have changed.
-   * Listeners must not throw.
+   * catalog's own caches follow it; `own`: through this one. Table and name `*`: this instance fell behind, or the database was away, and anything may have
+   * changed. Listeners must not throw.
    */
   onChange(
     listener: (change: {

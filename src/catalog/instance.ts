@@ -39,7 +39,7 @@ export interface InstanceOptions {
   /** Undefined: no other gateway shares the catalog. */
   readonly pollMs: number | undefined
   readonly othersChanged: (changes: readonly (Change & { readonly revision: number })[]) => void
-  /** Called when it fell too far behind to tell what changed. */
+  /** Called when it fell too far behind to tell what changed, and after an outage. */
   readonly anythingChanged: () => void
   readonly report: (error: GatewayError) => void
   /** Polling works again. */
@@ -136,6 +136,8 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
     const awayMs = performance.now() - awaySince
     awaySince = undefined
     reportedAt = Number.NEGATIVE_INFINITY
+    // whoever was told of a change just before may not have been able to read it
+    options.anythingChanged()
     options.restored(awayMs)
   }
 

@@ -44,6 +44,8 @@ const remedies: readonly (readonly [prefix: string, remedy: string])[] = [
   ['HSMGATE_OLD', 'the server is older than PostgreSQL 13: upgrade it'],
 ]
 
+const sqlState = /^(?:[0-9][0-9A-Z]|F0|HV|P0|XX)[0-9A-Z]{3}$/
+
 /** SQLSTATEs of a transaction that lost against another one: nothing was done, the same again may succeed. */
 export function isTransient(error: unknown): boolean {
   const code = codeOf(error)
@@ -64,8 +66,8 @@ export function toPostgresError(place: string, error: unknown): Error {
       return new ConstraintError('foreign-key', cause)
   }
   const remedy = remedies.find(([prefix]) => code?.startsWith(prefix))?.[1]
-  // SQLSTATEs have five characters; a fault of the connection may have no code at all
-  if (remedy === undefined && code !== undefined && /^[0-9A-Z]{5}$/.test(code)) return cause
+  // the connection's own faults have codes of the system (EPIPE), or none at all
+  if (remedy === undefined && code !== undefined && sqlState.test(code)) return cause
   const text = remedy ?? 'the connection failed: check the server and the network between'
   return catalogUnavailable(`catalog ${place}: ${text} (${code ?? 'connection'})`, cause)
 }

@@ -3,6 +3,7 @@
  * that is away stops both without a wrong answer.
  */
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import {
   CreateAliasCommand,
@@ -26,7 +27,7 @@ import { type TestCredentials, testRegion } from '../support/gateway.ts'
 import { certificateVerify, connectHks } from '../support/hks-client.ts'
 import { createMovingClock, dayMs } from '../support/moving-clock.ts'
 import { type BoundKey, bindKey, createTlsKey } from '../support/offload.ts'
-import { type PostgresServer, startPostgres } from '../support/postgres.ts'
+import { gatewayPassword, type PostgresServer, startPostgres } from '../support/postgres.ts'
 import { type ServedGateway, serveGateway } from '../support/served-gateway.ts'
 import { createTestToken, type TestToken } from '../support/softhsm.ts'
 import { listObjectIds } from '../support/token-objects.ts'
@@ -177,6 +178,14 @@ describe('two gateways on one catalog', () => {
     const { rows } = await server.query('gates', 'select id from instance')
     expect(rows).toHaveLength(2)
     expect(lines.join('')).not.toContain('unexpected error')
+  })
+})
+
+describe('the password of the database', () => {
+  it('is in no argument, no variable and no line of the log', () => {
+    const seen = ['cmdline', 'environ'].map((file) => readFileSync(`/proc/${first.pid}/${file}`, 'latin1'))
+    for (const text of [...seen, ...lines, JSON.stringify(configOf('second', token))])
+      expect(text).not.toContain(gatewayPassword)
   })
 })
 

@@ -228,6 +228,8 @@ describe('a catalog whose server goes away', () => {
     catalog.useSeal(softwareSeal())
     const { key } = await enabledKey(catalog)
     expect((await catalog.findKey(key))!.key.state).toBe('Enabled')
+    const heard: string[] = []
+    catalog.onChange(({ table }) => heard.push(table))
     await server.stop('kill')
     await expect.poll(() => catalog.isCurrent(), { timeout: 5_000, interval: 10 }).toBe(false)
     expect(catalog.peekKey(key)).toBeUndefined()
@@ -238,6 +240,8 @@ describe('a catalog whose server goes away', () => {
     await server.start()
     await expect.poll(() => catalog.isCurrent(), { timeout: 5_000, interval: 10 }).toBe(true)
     expect((await catalog.updateKey(key, { state: 'Disabled' })).key.state).toBe('Disabled')
+    // whoever keeps something in memory reads it again
+    expect(heard).toEqual(['*', 'key'])
     expect(restored).toHaveLength(1)
     expect(reported).toHaveLength(1)
     expect(reported[0]).toMatch(/start it|network/)
