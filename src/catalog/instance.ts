@@ -17,7 +17,9 @@ const heartbeatMs = 10_000
 const forgottenAfterMs = 24 * 60 * 60 * 1_000
 const maxChangesPerPoll = 5_000
 /** A heartbeat that stands still for so long is that of a gateway that stopped: it comes four times in a lease. */
-const goneAfterMs = 3 * leaseMs
+const goneAfterMs = 5 * leaseMs
+/** One that took too long to count is tried again. */
+const maxPollsOfCaller = 3
 /** An outage is reported when it begins and as often as this while it lasts. */
 const reportEveryMs = 60_000
 
@@ -170,7 +172,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
     async whenCurrent() {
       if (isCurrent()) return
       // while the server is away callers are refused at once; the timer finds out when it is back
-      if (awaySince === undefined) await pollOnce()
+      for (let count = 0; count < maxPollsOfCaller && awaySince === undefined && !isCurrent(); count++) await pollOnce()
       if (!isCurrent()) throw catalogUnavailable('the changes of other gateways cannot be read in time')
     },
 
