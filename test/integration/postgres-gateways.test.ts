@@ -243,12 +243,11 @@ describe('a gateway that is killed', () => {
     const keyId = await makeKey(a)
     await a.send(new ScheduleKeyDeletionCommand({ KeyId: keyId, PendingWindowInDays: 7 }))
     const objects = (await listObjectIds(token)).length
-    // the lease is the first one's, whoever took it at the start
-    await server.query(
-      'gates',
-      "update lease set holder = (select id from instance where pid = ?) where name = 'deletion'",
-      [first.pid],
-    )
+    // held by the first one, whoever took it at the start, and far from its end
+    const end = clock.wallMs() + 30 * dayMs
+    const statement =
+      "update lease set holder = (select id from instance where pid = ?), expires_at = ? where name = 'deletion'"
+    await server.query('gates', statement, [first.pid, end])
     const before = await leaseOf('deletion')
     first.kill('SIGKILL')
     await first.ended
