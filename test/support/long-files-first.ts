@@ -13,6 +13,10 @@ const longest = [
   'integration/adopt',
   'integration/doctor',
   'integration/tls-lifecycle',
+  'integration/relay-gateways',
+  'integration/tls-clients',
+  'integration/tls-sites',
+  'integration/tls-live-changes',
   'conformance/kms/import',
   'integration/hsm-softhsm',
   'integration/key-steps-crash',
@@ -39,6 +43,11 @@ const longest = [
   'integration/gateway-disk',
   'integration/hsm-worker-life',
   'integration/relay-hand-over',
+  'integration/postgres-gateways',
+  'integration/offload-bad-input',
+  'unit/catalog/postgres',
+  'soak/memory',
+  'soak/sanitizers',
 ]
 const tests = path.resolve(import.meta.dirname, '..')
 const ranks = new Map(longest.map((name, rank) => [path.join(tests, `${name}.test.ts`), rank]))
