@@ -60,6 +60,26 @@ Bytes question(const std::string &objectId)
     return Bytes{macOperation} + fields(objectId);
 }
 
+/* Shared with the pipe, whose thread may ring it for the last time when its owner is gone. */
+struct Bell {
+    std::mutex mutex;
+    std::condition_variable rung;
+    bool isRung = false;
+
+    void ring()
+    {
+        const std::lock_guard lock(mutex);
+        isRung = true;
+        rung.notify_all();
+    }
+    void wait()
+    {
+        std::unique_lock lock(mutex);
+        rung.wait(lock, [this] { return isRung; });
+        isRung = false;
+    }
+};
+
 /* A pipe, its other end, and its owner. */
 class Ends
 {
@@ -69,11 +89,7 @@ public:
         int pair[2];
         CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
         peer_ = pair[0];
-        pipe = std::make_shared<Pipe>(pair[1], [this] {
-            const std::lock_guard lock(mutex_);
-            isRung_ = true;
-            rung_.notify_all();
-        });
+        pipe = std::make_shared<Pipe>(pair[1], [bell = bell_] { bell->ring(); });
         pipe->start();
     }
     ~Ends()
@@ -123,11 +139,7 @@ public:
     /* Takes what there is when the pipe rings. */
     void wait()
     {
-        {
-            std::unique_lock lock(mutex_);
-            rung_.wait(lock, [this] { return isRung_; });
-            isRung_ = false;
-        }
+        bell_->wait();
         SecretBytes came;
         std::vector<Failed> refused;
         state = pipe->drain(came, refused);
@@ -149,9 +161,7 @@ public:
 
 private:
     int peer_ = -1;
-    std::mutex mutex_;
-    std::condition_variable rung_;
-    bool isRung_ = false;
+    const std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
 };
 
 CK_OBJECT_HANDLE makeMacKey(Runner &runner)
