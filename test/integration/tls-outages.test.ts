@@ -1,6 +1,6 @@
 /**
- * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, dead workers, a
- * lost token. No handshake fails.
+ * What a gateway and its token go through while clients shake hands with NGINX, Apache and HAProxy: a hand-over, a restart, a death, dead
+ * workers, a lost token, a login that the token ended. No handshake fails.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -55,6 +55,14 @@ it('fails no handshake when the gateway is stopped and started', patience, async
   })
 })
 
+it('fails no handshake when the gateway is killed and started', patience, async () => {
+  await during(async () => {
+    served.gateway.kill('SIGKILL')
+    await served.gateway.ended
+    await served.start()
+  })
+})
+
 it('fails no handshake when workers of the module are killed, one after the other', patience, async () => {
   const { gateway } = served
   const workers = async () => {
@@ -83,6 +91,16 @@ it('fails no handshake when the token is lost with all its sessions and comes ba
     token.clear()
   })
   expect(token.events().some(({ action }) => action?.startsWith('drop'))).toBe(true)
+})
+
+it('fails no handshake when the token logs out the user of every session', patience, async () => {
+  const { token } = served
+  await during(async () => {
+    token.rules(['C_SignInit to=1 scope=all logout'])
+    await expect.poll(() => token.hits(0), { timeout: 30_000 }).toBeGreaterThan(0)
+  })
+  token.clear()
+  expect(token.events().some(({ action }) => action === 'logout')).toBe(true)
 })
 
 it('leaves one whole journal, in which every handshake of the tests before was signed', patience, async () => {
