@@ -218,7 +218,7 @@ export function createRouter(options: RouterOptions): Router {
 
   function mayTry(call: RoutedCall, worker: WorkerProcess): boolean {
     if (call.avoid === worker.id && (call.live > 0 || countReady(workers, call.rule.lane) > 1)) return false
-    if (call.needsSound && worker.isDoubtful) return false
+    if (call.needsSound && worker.doubt !== undefined) return false
     if (call.deaths > 0) return worker.suspectsInFlight === 0
     return !call.hedged || worker.suspectsInFlight < Math.max(1, worker.maxWindow >> 2)
   }
@@ -249,7 +249,7 @@ export function createRouter(options: RouterOptions): Router {
     const nowMs = performance.now()
     const hsmMs = response.hsmMicros / 1000
     worker.strikes = 0
-    worker.isDoubtful = false
+    if (worker.doubt === attempt.operation) worker.doubt = undefined
     if (worker.window < worker.maxWindow) worker.window = Math.min(worker.maxWindow, worker.window + 1 / worker.window)
     if (options.breakerOf(worker).succeeded()) observe.breaker(worker.token, 'closed', 0)
     estimates.answered(call.estimate, hsmMs)
@@ -305,7 +305,7 @@ export function createRouter(options: RouterOptions): Router {
     } else {
       if (breaker.succeeded()) observe.breaker(worker.token, 'closed', 0) // it answered: it is there
       if (step === 'replace') {
-        worker.isDoubtful = true
+        worker.doubt ??= call.operation
         call.needsSound = true
         options.replace(worker, failure.detail)
         // All workers may have lost their login at once: the replacement of one is seldom late for a deadline.

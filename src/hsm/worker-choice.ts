@@ -59,7 +59,8 @@ function isReady(worker: WorkerProcess, lane: Lane): boolean {
 }
 
 function isBetter(worker: WorkerProcess, best: WorkerProcess, lane: Lane): boolean {
-  if (worker.isDoubtful !== best.isDoubtful) return best.isDoubtful
+  const isDoubted = best.doubt !== undefined
+  if ((worker.doubt !== undefined) !== isDoubted) return isDoubted
   return load(worker, lane) < load(best, lane)
 }
 

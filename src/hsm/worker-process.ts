@@ -30,8 +30,11 @@ export interface WorkerProcess extends WorkerName {
   suspectsInFlight: number
   /** Failures that asked for another session, since the last success. */
   strikes: number
-  /** Its module lost login or state, and its replacement is ordered: others are preferred, until a call succeeds here. */
-  isDoubtful: boolean
+  /**
+   * The operation that met a lost login or state; the replacement is ordered. Others are preferred until this very operation succeeds
+   * here: random numbers and verifications need no login.
+   */
+  doubt: OperationName | undefined
   /** Session objects made and not yet destroyed here. */
   sessionObjects: number
   /** Calls on its session objects that wait for room. */
@@ -148,7 +151,7 @@ export function spawnWorker(options: WorkerSpawn, hooks: WorkerHooks): WorkerPro
     adminInFlight: 0,
     suspectsInFlight: 0,
     strikes: 0,
-    isDoubtful: false,
+    doubt: undefined,
     sessionObjects: 0,
     pinned: [],
     dead: death.promise,

@@ -337,6 +337,20 @@ describe('return values of a module in trouble', () => {
     expect(failures).toEqual([])
   })
 
+  it('that deny the login of one worker for signatures alone fail no call, even when the other one dies', async () => {
+    const bench = benchOf()
+    const [forgetful, other] = bench.pids('serve')
+    const load = startLoad(bench)
+    await load.more(50)
+    bench.token.rules([`C_Sign in=${forgetful} rv=CKR_USER_NOT_LOGGED_IN after`])
+    process.kill(other!, 'SIGKILL')
+    await until(() => bench.pids('serve').every((pid) => pid !== forgetful && pid !== other))
+    await load.more(50)
+    await load.stop()
+    expect(load.failures).toEqual([])
+    expect(bench.token.hits(0)).toBeGreaterThan(0)
+  })
+
   it('that throttle one call in five are waited out', async () => {
     const bench = benchOf()
     const failures = await underLoad(
