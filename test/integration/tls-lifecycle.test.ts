@@ -2,17 +2,19 @@
  * Reloads, upgrades and deaths of web servers while clients shake hands with them, and a gateway that stops answering: what keeps its key in
  * the module loses nobody, what has its key in a file notices nothing.
  */
-import { existsSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { connect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { findFreePort, type NginxOptions, startNginx, startNginxDaemon } from '../support/nginx.ts'
 import { isAlive } from '../support/served-gateway.ts'
 import { openServedSite, type ServedSite, startCrowd } from '../support/served-site.ts'
+import { startSyslog } from '../support/syslog.ts'
 import { makeKeyFileSite, startVisitors, visit } from '../support/tls-sites.ts'
-import { nginxSite, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
+import { nginxSite, type SiteOptions, startApache, startHaproxy, startNginxSite } from '../support/web-servers.ts'
 
 const patience = { timeout: 180_000 }
+type SitePair = SiteOptions['pairs'][number]
 const poll = { timeout: 60_000, interval: 20 }
 let served: ServedSite
 beforeAll(async () => {
@@ -127,42 +129,80 @@ describe('HAProxy in asynchronous mode', () => {
   })
 })
 
-describe('a gateway that is frozen', () => {
-  it('leaves sites with keys in files alone once the breaker is open', patience, async () => {
-    const { site, sites, gateway } = served
-    const deadlineMs = 600
-    const inFile = await makeKeyFileSite(path.join(sites.folder, 'own'))
-    const [port, filePort] = [await findFreePort(), await findFreePort()]
-    const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${inFile.certificate}; ssl_certificate_key ${inFile.reference};
-      location / { return 204; } }`
-    const env = { ...sites.env, HSMGATE_DEADLINE_MS: String(deadlineMs) }
-    await using nginx = await startNginx(port, { env, http: nginxSite({ port, pairs: [site], more: neighbour }) })
+/** One thread and two sites: `pair` at `filePort`, whose key is in a file, and `site`. */
+const frozenUnder: Readonly<
+  Record<string, (site: SiteOptions, pair: SitePair, filePort: number) => Promise<AsyncDisposable>>
+> = {
+  NGINX: (site, pair, filePort) => {
+    const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${pair.certificate};
+      ssl_certificate_key ${pair.reference}; location / { return 204; } }`
+    return startNginxSite({ ...site, more: neighbour })
+  },
+  'Apache event': (site, pair, filePort) => {
+    const main = `ServerLimit 1\nThreadsPerChild 1\nMaxRequestWorkers 1\nMinSpareThreads 1\nMaxSpareThreads 1
+      Listen 127.0.0.1:${filePort}
+      <VirtualHost 127.0.0.1:${filePort}>
+        SSLEngine on
+        SSLCertificateFile ${pair.certificate}
+        SSLCertificateKeyFile ${pair.reference}
+        Redirect 204 /
+      </VirtualHost>`
+    return startApache('event', { ...site, main })
+  },
+  HAProxy: (site, pair, filePort) => {
+    const pem = path.join(served.sites.folder, 'neighbour.pem')
+    writeFileSync(pem, readFileSync(pair.reference, 'utf8') + readFileSync(pair.certificate, 'utf8'), { mode: 0o600 })
+    const neighbour = `
+frontend neighbour
+  bind 127.0.0.1:${filePort} ssl crt ${pem}
+  http-request return status 204
+global
+  nbthread 1`
+    return startHaproxy({ ...site, more: neighbour })
+  },
+}
 
-    const medianMs = async () => {
-      const times: number[] = []
-      for (let time = 0; time < 15; time++) {
-        const begunMs = performance.now()
-        expect((await visit(filePort, [inFile])).status).toBe(204)
-        times.push(performance.now() - begunMs)
+describe('a gateway that is frozen', () => {
+  it.each(Object.entries(frozenUnder))(
+    'leaves sites of %s with keys in files alone once the breaker is open',
+    patience,
+    async (name, start) => {
+      const { site, sites, gateway } = served
+      const deadlineMs = 600
+      const inFile = await makeKeyFileSite(path.join(sites.folder, 'own'))
+      const [port, filePort] = [await findFreePort(), await findFreePort()]
+      const HSMGATE_LOG = path.join(sites.folder, `${name}.log`)
+      await using syslog = await startSyslog(HSMGATE_LOG)
+      chmodSync(HSMGATE_LOG, 0o666)
+      const env = { ...sites.env, HSMGATE_DEADLINE_MS: String(deadlineMs), HSMGATE_LOG }
+      await using _server = await start({ port, pairs: [site], env }, inFile, filePort)
+
+      const medianMs = async () => {
+        const times: number[] = []
+        for (let time = 0; time < 15; time++) {
+          const begunMs = performance.now()
+          expect((await visit(filePort, [inFile])).status).toBe(204)
+          times.push(performance.now() - begunMs)
+        }
+        return times.sort((a, b) => a - b)[7]!
       }
-      return times.sort((a, b) => a - b)[7]!
-    }
-    const visitors = startVisitors(port, site, 1)
-    try {
-      await visitors.more(3)
-      const beforeMs = await medianMs()
-      expect(visitors.failures).toEqual([])
-      gateway.kill('SIGSTOP')
-      await expect.poll(() => nginx.errorLog(), poll).toContain('all endpoints down')
-      // Each handshake that waited for the gateway would hold up the one worker for as long as the deadline.
-      expect((await medianMs()) - beforeMs).toBeLessThan(deadlineMs / 2)
-      gateway.kill('SIGCONT')
-      const before = visitors.served()
-      await expect.poll(() => visitors.served(), poll).toBeGreaterThan(before + 3)
-    } finally {
-      gateway.kill('SIGCONT')
-      await visitors.stop()
-    }
-    expect(visitors.failures.length).toBeGreaterThan(0)
-  })
+      const visitors = startVisitors(port, site, 1)
+      try {
+        await visitors.more(3)
+        const beforeMs = await medianMs()
+        expect(visitors.failures).toEqual([])
+        gateway.kill('SIGSTOP')
+        await expect.poll(() => syslog.lines.join('\n'), poll).toContain('all endpoints down')
+        // Each handshake that waited for the gateway would hold up the one thread for as long as the deadline.
+        expect((await medianMs()) - beforeMs).toBeLessThan(deadlineMs / 2)
+        gateway.kill('SIGCONT')
+        const before = visitors.served()
+        await expect.poll(() => visitors.served(), poll).toBeGreaterThan(before + 3)
+      } finally {
+        gateway.kill('SIGCONT')
+        await visitors.stop()
+      }
+      expect(visitors.failures.length).toBeGreaterThan(0)
+    },
+  )
 })
