@@ -10,11 +10,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeReferencePem } from '../../src/tls-reference.ts'
 import { runOk } from '../support/command.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
-import { findFreePort } from '../support/nginx.ts'
+import { findFreePort, startNginx } from '../support/nginx.ts'
 import { bindKey, offloadRecords } from '../support/offload.ts'
 import { buildProvider } from '../support/provider.ts'
 import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
-import { startApache, startHaproxy, startNginxSite, type WebServer } from '../support/web-servers.ts'
+import { nginxSite, startApache, startHaproxy, startNginxSite, type WebServer } from '../support/web-servers.ts'
 
 const patience = { timeout: 120_000 }
 let gateway: TestGateway
@@ -39,6 +39,11 @@ const childrenOf = (pid: number) =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
 
 describe.runIf(process.getuid?.() === 0).each([
+  [
+    'NGINX',
+    ({ port, pairs, env }: Parameters<typeof startHaproxy>[0]) =>
+      startNginx(port, { user: 'www-data', env, http: nginxSite({ port, pairs }) }),
+  ],
   ['Apache event', (options: Parameters<typeof startApache>[1]) => startApache('event', options)],
   ['Apache prefork', (options: Parameters<typeof startApache>[1]) => startApache('prefork', options)],
   ['HAProxy', (options: Parameters<typeof startHaproxy>[0]) => startHaproxy(options)],

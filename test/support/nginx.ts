@@ -17,6 +17,8 @@ export interface NginxOptions {
   readonly http: string
   readonly env?: Readonly<Record<string, string>>
   readonly workers?: number
+  /** Whom workers become, as root; default: they stay root. */
+  readonly user?: string
   /** Lines outside of `http { }`. */
   readonly main?: string
 }
@@ -47,10 +49,14 @@ export async function findFreePort(): Promise<number> {
   return port
 }
 
-function writeConfiguration(folder: string, { http, workers = 1, main = '' }: NginxOptions, daemon = 'off'): string {
+function writeConfiguration(
+  folder: string,
+  { http, workers = 1, user = 'root', main = '' }: NginxOptions,
+  daemon = 'off',
+): string {
   const place = path.join(folder, 'nginx.conf')
   // else its workers become nobody, who may not enter the folders of tests
-  const asRoot = process.getuid?.() === 0 ? 'user root;\n' : ''
+  const asRoot = process.getuid?.() === 0 ? `user ${user};\n` : ''
   const kept = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
   writeFileSync(
     place,
