@@ -129,7 +129,8 @@ void PipeObject::onWake()
             onFailed_.MakeCallback(env.Global(),
                                    {frame, Napi::Number::New(env, static_cast<double>(failed.rv)),
                                     Napi::Number::New(env, failed.hsmMicros),
-                                    Napi::Number::New(env, failed.waitedMicros)},
+                                    Napi::Number::New(env, failed.waitedMicros),
+                                    Napi::BigInt::New(env, uint64_t{failed.key})},
                                    context);
         }
         if (state != PipeState::open && !std::exchange(ended_, true)) {

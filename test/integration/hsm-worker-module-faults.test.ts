@@ -80,6 +80,18 @@ describe('a stale handle', () => {
     expect(await serve.refusal('sign', sign())).toMatchObject({ code: 'KeyUnavailable', action: 'H', rv: 0x82 })
   })
 
+  // 0x63: the module gave the handle to a key of another type
+  it.each(['0x60', '0x63'])('is looked up once for all whom %s met', async (rv) => {
+    await using single = await startWorker(token, { sessions: 1 })
+    await single.ask('sign', sign())
+    const before = token.count('C_FindObjectsInit')
+    // the others have queued up behind the first when it fails
+    token.rules(['C_SignInit to=1 stale', 'C_SignInit to=1 delay=100', `C_SignInit to=32 rv=${rv}`])
+    const answers = await Promise.all(Array.from({ length: 32 }, () => single.ask('sign', sign())))
+    for (const { signature } of answers) expect(signature).toHaveLength(64)
+    expect(token.count('C_FindObjectsInit') - before).toBe(1)
+  })
+
   it('of a working key has it derived anew, and no object destroyed', async () => {
     const sealed = Buffer.from((await serve.ask('encrypt', seal(Buffer.from('x')))).output)
     const destroyed = token.count('C_DestroyObject')

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <thread>
 #include <unistd.h>
 
@@ -89,6 +90,9 @@ public:
         int pair[2];
         CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
         peer_ = pair[0];
+        /* An answer that never comes is a failure, not a hang. */
+        const timeval patience{30, 0};
+        CHECK(setsockopt(peer_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
         pipe = std::make_shared<Pipe>(pair[1], [bell = bell_] { bell->ring(); });
         pipe->start();
     }
@@ -291,6 +295,30 @@ TEST("a pipe gives a request whose plan fails to its owner, and forgets the plan
     while (ends.failed.size() < 2)
         ends.wait();
     CHECK_EQUAL(ends.failed[1].rv, CK_RV{CKR_OK});
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe's jobs have nothing of the jobs whose memory they get")
+{
+    Ends ends;
+    Runner runner(softhsm(), 1);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "message");
+    ends.pipe->attach(&runner.pool());
+    ends.pipe->remember(question("key"), macPlan(key));
+
+    /* As a wrap leaves it: with a second object, which is gone by now. */
+    const CK_OBJECT_HANDLE gone = makeMacKey(runner);
+    auto wrap = runner.make(Op::wrap, CKM_AES_KEY_WRAP, key, "", "", "", 64);
+    wrap->key2 = gone;
+    CHECK(runner.submit(std::move(wrap)) == Offer::accepted);
+    wrap = std::move(runner.collect(1)[0]);
+    CHECK_EQUAL(runner.run(Op::destroy, 0, gone, "", "", "", 0)->rv, CKR_OK);
+    runner.pool().putBack(std::move(wrap));
+
+    ends.send(request(1, "key", "message"));
+    checkMac(ends.answer(1), mac);
     ends.pipe->attach(nullptr);
 }
 

@@ -48,6 +48,10 @@ void Job::reset() noexcept
     input = {};
     aux = {};
     hold = nullptr;
+    mechanism = 0;
+    key = 0;
+    key2 = 0;
+    outMax = 0;
     outMin = 0;
     finisher = nullptr;
     endsAt = std::chrono::steady_clock::time_point::max();

@@ -96,7 +96,7 @@ struct Job {
      * checked the limits above. */
     void load(std::span<const uint8_t> params, std::span<const uint8_t> input,
               std::span<const uint8_t> aux, bool keepInput);
-    /* Wipes everything that was copied or produced. */
+    /* Wipes everything that was copied or produced, and forgets what it was about. */
     void reset() noexcept;
 
 private:

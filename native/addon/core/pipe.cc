@@ -255,7 +255,7 @@ void Pipe::finish(Pool &pool, std::unique_ptr<Job> job) noexcept
 {
     try {
         const size_t length = job->outputLength;
-        if (job->rv == CKR_OK && length >= job->outMin && !job->isLate) {
+        if (job->rv == CKR_OK && length >= job->outMin && length <= job->outMax && !job->isLate) {
             SecretBytes response(fieldsAt + 4 + length);
             uint8_t *to = response.data();
             putU32(to, headBytes + 4 + length);
@@ -282,7 +282,7 @@ void Pipe::handFailed(const Job &job)
         if (plan != plans_.end())
             plans_.erase(plan);
     }
-    Failed failed{SecretBytes(job.aux), job.rv, job.hsmMicros, 0};
+    Failed failed{SecretBytes(job.aux), job.rv, job.key, job.hsmMicros, 0};
     failed.waitedMicros =
         std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - job.submitted)
             .count();

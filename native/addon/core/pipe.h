@@ -45,8 +45,10 @@ struct Plan {
 /* A request whose plan has failed, for the owner. */
 struct Failed {
     SecretBytes frame;
-    /* What the module answered, and how long it took; CKR_OK: it was not asked. */
+    /* What the module answered, for which object, and how long it took; CKR_OK: it was not asked,
+     * or gave what the plan does not allow. */
     CK_RV rv = CKR_OK;
+    CK_OBJECT_HANDLE key = 0;
     double hsmMicros = 0;
     /* Since the frame came. */
     double waitedMicros = 0;

@@ -224,8 +224,8 @@ export interface NativePipe {
 export interface PipeHandlers {
   /** Whole frames that no plan answers, one after the other; theirs to wipe. */
   onFrames(frames: Buffer): void
-  /** A request whose plan failed with `rv` (0: the module was not asked), and how long ago it came. */
-  onFailed(frame: Buffer, rv: number, hsmMicros: number, waitedMicros: number): void
+  /** A request whose plan for the object `key` failed with `rv` (0: the module was not asked, or gave too much or too little), and how long ago it came. */
+  onFailed(frame: Buffer, rv: number, hsmMicros: number, waitedMicros: number, key: bigint): void
   /** The gateway closed its end, or sent what is no frame (`isBroken`). Nothing comes any more. */
   onEnd(isBroken: boolean): void
 }

@@ -17,7 +17,13 @@ export interface Call {
   readonly endsAtMs: number
   hsmMicros: number
   /** What the module answered to the call's signature before the call came here: a plan of the pipe failed with it. */
-  early: JobResult | undefined
+  early: EarlyResult | undefined
+}
+
+/** Counts for this handle alone: by the time the call asks, another request that met a stale one may have found the object again. */
+export interface EarlyResult {
+  readonly key: bigint
+  readonly result: JobResult
 }
 
 export function openCall(operation: OperationName, budgetMs: number): Call {
@@ -128,7 +134,7 @@ export class Jobs {
     const { early } = call
     if (early !== undefined && op === jobOp.sign) {
       call.early = undefined
-      return Promise.resolve(early)
+      if (early.key === key) return Promise.resolve(early.result)
     }
     const budgetMs = Math.ceil(call.endsAtMs - performance.now())
     if (budgetMs <= 0) throw late()

@@ -224,7 +224,7 @@ function onFrames(frames: Buffer): void {
 }
 
 /** A plan did not hold: the request goes the long way, with what the module has said so far. */
-function onFailed(bytes: Buffer, rv: number, hsmMicros: number, waitedMicros: number): void {
+function onFailed(bytes: Buffer, rv: number, hsmMicros: number, waitedMicros: number, key: bigint): void {
   let frame: RequestFrame
   try {
     frame = decodeRequest(bytes, 4, bytes.length)
@@ -234,7 +234,7 @@ function onFailed(bytes: Buffer, rv: number, hsmMicros: number, waitedMicros: nu
   }
   const call = openCall(frame.operation, frame.budgetMs - waitedMicros / 1000)
   call.hsmMicros = hsmMicros
-  if (rv !== 0) call.early = { rv, output: null, handle: 0n, handle2: 0n }
+  if (rv !== 0) call.early = { key, result: { rv, output: null, handle: 0n, handle2: 0n } }
   underWay++
   answer(call, frame)
 }
