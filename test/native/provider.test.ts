@@ -53,6 +53,12 @@ describe('the provider', () => {
       for (const request of endpoint.requests) expect(request.token).toEqual(token)
     })
 
+    it('is loaded, compared and tried out by libssl without a connection', async () => {
+      const { accepted } = endpoint.connections
+      await driver(['probes', referenceOf(kind)], { kind: 'asan' })
+      expect(endpoint.connections.accepted).toBe(accepted)
+    })
+
     it('lets no private key out by any way that OpenSSL has', async () => {
       await driver(['private', referenceOf(kind)], { kind: 'asan' })
       expect(endpoint.requests).toEqual([])
@@ -123,20 +129,27 @@ describe('the provider in jobs that pause', () => {
     }
   }
 
+  /** The last one that they wait for, and whoever comes after it, may be answered before they pause. */
+  async function jobs(args: readonly string[], env: Readonly<Record<string, string>>) {
+    const said = await driver(['async', referenceOf('P-256'), ...args], { kind: 'asan', env })
+    const [, paused, signed] = /^(\d+) paused, (\d+) signed\n$/.exec(said) ?? []
+    return { paused: Number(paused), signed: Number(signed) }
+  }
+
   it('has all jobs of one thread under way at once and leaves no descriptor behind', { timeout: slow }, async () => {
     answerTogether(16)
-    expect(await driver(['async', referenceOf('P-256'), '16', '0'], { kind: 'asan', env: longDeadline })).toBe(
-      '16 paused, 32 signed\n',
-    )
+    const { paused, signed } = await jobs(['16', '0'], longDeadline)
+    expect(paused).toBeGreaterThanOrEqual(15)
+    expect(signed).toBe(32)
     expect(endpoint.requests).toHaveLength(32)
   })
 
   it('gives back what a job held that its application gave up', { timeout: slow }, async () => {
     answerTogether(12)
     const env = { ...longDeadline, HSMGATE_POOL: '12' }
-    expect(await driver(['async', referenceOf('P-256'), '16', '4'], { kind: 'asan', env })).toBe(
-      '16 paused, 20 signed\n',
-    )
+    const { paused, signed } = await jobs(['16', '4'], env)
+    expect(paused).toBeGreaterThanOrEqual(11)
+    expect(signed).toBe(20)
   })
 
   it('ends a pause at the deadline', { timeout: slow }, async () => {

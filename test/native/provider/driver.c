@@ -135,7 +135,7 @@ int main(int argc, char **argv)
     } modes[] = {
         {"loops", 2, mode_loops},     {"threads", 3, mode_threads}, {"fork", 2, mode_fork},
         {"private", 1, mode_private}, {"burst", 2, mode_burst},     {"async", 3, mode_async},
-        {"fuzz", 3, mode_fuzz},       {"refused", 2, mode_refused},
+        {"fuzz", 3, mode_fuzz},       {"refused", 2, mode_refused}, {"probes", 1, mode_probes},
     };
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (argc == 2 + modes[i].arguments && strcmp(argv[1], modes[i].name) == 0)

@@ -44,6 +44,7 @@ unsigned count_descriptors(void);
 int64_t monotonic_ms(void);
 
 int mode_loops(char **argv);
+int mode_probes(char **argv);
 int mode_threads(char **argv);
 int mode_fork(char **argv);
 int mode_private(char **argv);

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <openssl/core_names.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 #include <pthread.h>
 #include <string.h>
@@ -86,6 +87,38 @@ int mode_loops(char **argv)
             descriptors = count_descriptors();
         CHECK(count_descriptors() == descriptors);
     }
+    return 0;
+}
+
+/* probes REFERENCE: what libssl asks of a key when it is loaded and before each handshake. */
+int mode_probes(char **argv)
+{
+    static const char *const digests[] = {"SHA256", "SHA2-256", "SHA384", "SHA512"};
+    struct library library = library_open();
+    EVP_PKEY *key = load_key(library.context, argv[0]);
+    const unsigned descriptors = count_descriptors();
+    const bool hashes = !EVP_PKEY_is_a(key, "ED25519");
+    compare_with_public(library.context, key);
+    CHECK(EVP_PKEY_get_bits(key) > 0 && EVP_PKEY_get_security_bits(key) > 0);
+    for (size_t i = 0; i < (hashes ? sizeof digests / sizeof *digests : 1); i++) {
+        EVP_MD_CTX *signing = EVP_MD_CTX_new();
+        EVP_PKEY_CTX *options = NULL;
+        OSSL_PARAM *params = NULL;
+        size_t bytes = 0;
+        CHECK(EVP_PKEY_todata(key, EVP_PKEY_KEYPAIR, &params) != 1);
+        CHECK(EVP_DigestSignInit_ex(signing, &options, hashes ? digests[i] : NULL, library.context,
+                                    NULL, key, NULL) == 1);
+        if (EVP_PKEY_is_a(key, "RSA"))
+            CHECK(EVP_PKEY_CTX_set_rsa_padding(options, RSA_PKCS1_PSS_PADDING) == 1 &&
+                  EVP_PKEY_CTX_set_rsa_pss_saltlen(options, RSA_PSS_SALTLEN_DIGEST) == 1);
+        CHECK(EVP_DigestSign(signing, NULL, &bytes, (const uint8_t *)"tbs", 3) == 1);
+        CHECK(bytes == (size_t)EVP_PKEY_get_size(key));
+        EVP_MD_CTX_free(signing);
+    }
+    ERR_clear_error();
+    CHECK(count_descriptors() == descriptors);
+    EVP_PKEY_free(key);
+    library_close(&library);
     return 0;
 }
 
