@@ -3,7 +3,8 @@
  *
  * A gateway that shares its catalog may use what it has cached for `leaseMs` from the start of the last poll whose heartbeat was
  * written. So a writer knows when nobody uses an older version any more: when all others have written that they saw its revision, or
- * `leaseMs` after its commit, whichever is first. No clocks are compared, only durations.
+ * `leaseMs` after its commit, whichever is first. Nobody waits for a heartbeat that is older: who wrote none in time reads once more after the next
+ * before it uses anything. No clocks are compared, only durations.
  */
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
@@ -19,7 +20,7 @@ const maxChangesPerPoll = 5_000
 /** A heartbeat that stands still for so long is that of a gateway that stopped: it comes four times in a lease. */
 const goneAfterMs = 5 * leaseMs
 /** One that took too long to count is tried again. */
-const maxPollsOfCaller = 3
+const maxPollsOfCaller = 4
 /** An outage is reported when it begins and as often as this while it lasts. */
 const reportEveryMs = 60_000
 
@@ -59,13 +60,14 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
   let seen = 0
   let writtenSeen = -1
   let renewedAt = Number.NEGATIVE_INFINITY
+  /** When the poll began whose heartbeat was written last: until a lease later all others wait for this gateway. */
+  let awaitedFrom = Number.NEGATIVE_INFINITY
   let polling: Promise<void> | undefined
   let awaySince: number | undefined
   let reportedAt = Number.NEGATIVE_INFINITY
 
-  const register = async () => {
+  const register = async (started: number) => {
     const at = now()
-    const started = performance.now()
     const row = {
       id,
       host: hostname(),
@@ -85,7 +87,7 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
       },
       { query: db.insertInto('instance').values(row).compile() },
     ])
-    renewedAt = started
+    awaitedFrom = started
     writtenSeen = seen
   }
 
@@ -96,8 +98,10 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
       .where('id', '=', id)
     const written = seen
     const outcome = await pulse.write([{ query: query.compile(), expectRows: 1 }])
-    if (!outcome.committed) return await register()
-    renewedAt = started
+    if (!outcome.committed) return await register(started)
+    // others may have given this gateway up, and made changes since the poll without a look at this heartbeat: the next poll reads them
+    if (performance.now() - awaitedFrom < leaseMs) renewedAt = started
+    awaitedFrom = started
     writtenSeen = written
   }
 
@@ -159,7 +163,9 @@ export async function openInstance(options: InstanceOptions): Promise<Instance> 
 
   const [[counter]] = await pulse.read([selectRevision])
   seen = counter!.value
-  await register()
+  // nothing is in memory yet
+  renewedAt = performance.now()
+  await register(renewedAt)
   const timer = setInterval(
     () => (pollMs === undefined ? beat(performance.now()) : pollOnce()).catch(reportFailure),
     pollMs ?? heartbeatMs,
