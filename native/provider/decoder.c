@@ -7,6 +7,7 @@
 #include "key.h"
 #include "pem.h"
 #include "provider.h"
+#include "reference.h"
 
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
@@ -115,6 +116,11 @@ static uint8_t *read_der(const struct decoder *decoder, OSSL_CORE_BIO *core_in, 
     return der;
 }
 
+/*
+ * Also called for all other DER that an application reads without saying what it is, and a failure
+ * would keep the decoders of other providers from it: success without a callback, and no error,
+ * for what is no reference. What is wrong with one in PEM was said there.
+ */
 static int decode_der(void *context, OSSL_CORE_BIO *core_in, int selection, OSSL_CALLBACK *callback,
                       void *argument, OSSL_PASSPHRASE_CALLBACK *passphrase,
                       void *passphrase_argument)
@@ -125,12 +131,13 @@ static int decode_der(void *context, OSSL_CORE_BIO *core_in, int selection, OSSL
     uint8_t *der = read_der(decoder, core_in, &bytes);
     if (der == NULL)
         return 0;
-    struct key *key = key_from_reference(decoder->provider, der, bytes);
+    struct reference reference;
+    struct key *key = reference_decode(der, bytes, &reference) == NULL
+                          ? key_from_reference(decoder->provider, der, bytes)
+                          : NULL;
     OPENSSL_cleanse(der, bytes);
     free(der);
-    if (key == NULL)
-        return 0;
-    if (key->type != decoder->type) {
+    if (key == NULL || key->type != decoder->type) {
         key_free(key);
         return 1;
     }

@@ -370,6 +370,47 @@ describe('key reference files', () => {
   })
 })
 
+describe('keys that are no references', () => {
+  it.each(kinds)('are read as ever: a private key of kind %s in every form', async (kind) => {
+    const { private: pem, public: publicFile } = key(kind)
+    const expected = readFileSync(publicFile, 'utf8')
+    const written = async (name: string, ...form: readonly string[]) => {
+      await succeeds(plainOpenssl('pkey', '-in', pem, ...form, '-out', file(name)))
+      return file(name)
+    }
+    const encrypted = ['pkcs8', '-topk8', '-in', pem, '-passout', 'pass:x', '-outform', 'DER']
+    await succeeds(plainOpenssl(...encrypted, '-out', file('encrypted.der')))
+    const files = [
+      pem,
+      await written('pkcs8.der', '-outform', 'DER'),
+      await written('encrypted.pem', '-aes256', '-passout', 'pass:x'),
+      file('encrypted.der'),
+      ...(kind === 'ed25519' ? [] : [await written('traditional.pem', '-traditional')]),
+    ]
+    if (kind !== 'ed25519') {
+      const type = kind === 'rsa' ? ['rsa', '-traditional'] : ['ec']
+      await succeeds(plainOpenssl(...type, '-in', pem, '-outform', 'DER', '-out', file('traditional.der')))
+      files.push(file('traditional.der'))
+    }
+    for (const place of files) {
+      const said = await openssl('pkey', '-in', place, '-passin', 'pass:x', '-pubout')
+      expect([place, said.stdout.toString(), said.stderr]).toEqual([place, expected, ''])
+    }
+    await succeeds(plainOpenssl('pkey', '-in', pem, '-pubout', '-outform', 'DER', '-out', file('public.der')))
+    expect(await succeeds(openssl('pkey', '-pubin', '-in', file('public.der'), '-pubout'))).toBe(expected)
+    await succeeds(plainOpenssl('x509', '-in', certificate(kind), '-outform', 'DER', '-out', file('crt.der')))
+    expect(await succeeds(openssl('x509', '-in', file('crt.der'), '-noout', '-pubkey'))).toBe(expected)
+    expect(endpoint.hellos).toEqual([])
+  })
+
+  it('leave nothing of hsmgate on the error queue when they are no keys at all', async () => {
+    for (const content of [Buffer.alloc(300, 7), readFileSync(certificate('P-256')), Buffer.alloc(20_000, 0x30)]) {
+      const { status, stderr } = await openssl('pkey', '-in', write('nothing.der', content), '-noout')
+      expect([status, stderr]).toEqual([1, expect.not.stringContaining(':hsmgate:')])
+    }
+  })
+})
+
 /** An s_server on a port of its own; ends with the test. */
 async function startServer(
   kind: string,
