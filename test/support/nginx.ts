@@ -111,7 +111,12 @@ export async function startNginx(port: number, options: NginxOptions): Promise<N
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
-  await until(() => isListening(port))
+  try {
+    await until(() => isListening(port))
+  } catch (cause) {
+    rmSync(folder, { recursive: true, force: true })
+    throw cause
+  }
 
   return {
     folder,

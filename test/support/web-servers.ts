@@ -221,7 +221,12 @@ async function supervise(
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
   }
-  await until(() => isListening(port))
+  try {
+    await until(() => isListening(port))
+  } catch (cause) {
+    rmSync(folder, { recursive: true, force: true })
+    throw cause
+  }
   return {
     folder,
     pid: child.pid ?? 0,
