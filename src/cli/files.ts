@@ -1,5 +1,5 @@
 /**
- * Files that appear whole or not at all: written beside their place with mode 0600, synced, then linked or renamed into it.
+ * Files that appear whole or not at all: written beside their place, synced, then linked or renamed into it. Mode 0600 unless told.
  * Two processes may create the same file; one of them wins and the other learns it.
  */
 import { randomBytes } from 'node:crypto'
@@ -7,8 +7,8 @@ import { link, open, readFile, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 
 /** Creates `file`; false, and nothing is touched, when it exists. */
-export async function createFile(file: string, content: string): Promise<boolean> {
-  return place(file, content, async (draft) => {
+export async function createFile(file: string, content: string, mode = 0o600): Promise<boolean> {
+  return place(file, content, mode, async (draft) => {
     try {
       await link(draft, file)
       return true
@@ -20,8 +20,8 @@ export async function createFile(file: string, content: string): Promise<boolean
 }
 
 /** Creates `file` or puts the new content in place of the old. */
-export async function replaceFile(file: string, content: string): Promise<void> {
-  await place(file, content, (draft) => rename(draft, file))
+export async function replaceFile(file: string, content: string, mode = 0o600): Promise<void> {
+  await place(file, content, mode, (draft) => rename(draft, file))
 }
 
 /** Undefined when there is no such file. */
@@ -34,11 +34,11 @@ export async function findText(file: string): Promise<string | undefined> {
   }
 }
 
-async function place<T>(file: string, content: string, put: (draft: string) => Promise<T>): Promise<T> {
+async function place<T>(file: string, content: string, mode: number, put: (draft: string) => Promise<T>): Promise<T> {
   const folder = path.dirname(file)
   const draft = path.join(folder, `.${path.basename(file)}.new-${randomBytes(6).toString('hex')}`)
   try {
-    await writeSynced(draft, content)
+    await writeSynced(draft, content, mode)
     const result = await put(draft)
     await syncFolder(folder)
     return result
@@ -47,8 +47,8 @@ async function place<T>(file: string, content: string, put: (draft: string) => P
   }
 }
 
-async function writeSynced(file: string, content: string): Promise<void> {
-  await using handle = await open(file, 'wx', 0o600)
+async function writeSynced(file: string, content: string, mode: number): Promise<void> {
+  await using handle = await open(file, 'wx', mode)
   await handle.writeFile(content)
   await handle.sync()
 }

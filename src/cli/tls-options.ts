@@ -34,13 +34,15 @@ export async function refuseExisting(file: string, force: boolean): Promise<void
   if (found !== undefined) throw new ProblemsError([existing(file)])
 }
 
-/** Mode 0600, whole or not at all. @throws ProblemsError */
-export async function writeNewFile(file: string, content: string, force: boolean): Promise<void> {
-  const written = await (force ? replaceFile(file, content).then(() => true) : createFile(file, content)).catch(
-    (cause) => {
-      throw unwritable(file, cause)
-    },
-  )
+/** Nothing in certificates and requests is secret, and whoever reads or carries them on may be another user. */
+export const publicFileMode = 0o644
+
+/** Whole or not at all, mode 0600 unless told. @throws ProblemsError */
+export async function writeNewFile(file: string, content: string, force: boolean, mode?: number): Promise<void> {
+  const write = force ? replaceFile(file, content, mode).then(() => true) : createFile(file, content, mode)
+  const written = await write.catch((cause) => {
+    throw unwritable(file, cause)
+  })
   if (!written) throw new ProblemsError([existing(file)])
 }
 
@@ -56,7 +58,7 @@ export async function writeCertificate(
     show(terminal, options, { [name]: pem }, () => pem)
     return
   }
-  await writeNewFile(out, pem, force === true)
+  await writeNewFile(out, pem, force === true, publicFileMode)
   show(terminal, options, { file: out }, () => `written to ${printable(out)}\n`)
 }
 

@@ -205,7 +205,7 @@ describe('a certificate request', () => {
     const { PublicKey } = await gateway.client().send(new GetPublicKeyCommand({ KeyId }))
     const pem = createPublicKey({ key: Buffer.from(PublicKey!), format: 'der', type: 'spki' })
     expect(await openssl('req', '-in', out, '-noout', '-pubkey')).toBe(pem.export({ format: 'pem', type: 'spki' }))
-    expect((await stat(out)).mode & 0o777).toBe(0o600)
+    expect((await stat(out)).mode & 0o777).toBe(0o644)
   })
 
   it('names the first alternative name where no subject is given', async () => {

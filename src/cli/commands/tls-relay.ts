@@ -4,7 +4,7 @@ import { addAction } from '../action.ts'
 import { askGateway } from '../operator-client.ts'
 import { formatFields, formatTable, formatTime, printable, show, type Terminal } from '../terminal.ts'
 import { readSmallFile } from '../tls-files.ts'
-import { type FileOptions, refuseExisting, writeCertificate, writeNewFile } from '../tls-options.ts'
+import { type FileOptions, publicFileMode, refuseExisting, writeCertificate, writeNewFile } from '../tls-options.ts'
 
 interface Relay {
   readonly name: string
@@ -43,7 +43,7 @@ export function addTlsRelay(tls: Command, terminal: Terminal): void {
       'approve',
       question,
     )
-    await writeNewFile(out, approved.certificate, options.force === true)
+    await writeNewFile(out, approved.certificate, options.force === true, publicFileMode)
     const { digest, notAfter } = approved
     show(terminal, options, { name, digest, notAfter, file: out }, () =>
       formatFields([

@@ -24,6 +24,13 @@ describe('createFile', () => {
     expect([await readFile(file, 'utf8'), await mode(file)]).toEqual(['text', 0o600])
   })
 
+  it('gives others what is meant for them', async () => {
+    await createFile(file, 'text', 0o644)
+    expect(await mode(file)).toBe(0o644)
+    await replaceFile(file, 'new', 0o644)
+    expect(await mode(file)).toBe(0o644)
+  })
+
   it('never touches a file that is there', async () => {
     await writeFile(file, 'mine')
     expect(await createFile(file, 'other')).toBe(false)
