@@ -1,4 +1,4 @@
-/** Users of this machine by name, through id(1), which asks whatever they come from. */
+/** Users and groups of this machine, through id(1) and getent(1), which ask whatever they come from. */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { ProblemsError } from '../problem.ts'
@@ -24,5 +24,15 @@ export async function findUser(name: string): Promise<MachineUser> {
     return { uid, gid, groups }
   } catch (cause) {
     throw new ProblemsError([{ at: '--user', cause: `there is no user ${name} on this machine`, remedy }], { cause })
+  }
+}
+
+/** Its number where it has no name. */
+export async function nameOfGroup(gid: number): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)('getent', ['group', '--', String(gid)])
+    return /^[^:]+/.exec(stdout)?.[0] ?? String(gid)
+  } catch {
+    return String(gid)
   }
 }

@@ -1,9 +1,11 @@
 /** The signing socket as a TLS server's user sees it: is it there, may that user connect to it, does it sign. */
-import { createPublicKey, constants as cryptoConstants, randomBytes, verify } from 'node:crypto'
+import { createHash, createPublicKey, constants as cryptoConstants, randomBytes, verify } from 'node:crypto'
+import type { Stats } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { type KeyReference, keyIdOf } from '../tls-reference.ts'
 import { errorNumbers, hashAlgorithms, signatureAlgorithms } from '../transport/offload/frames.ts'
+import { nameOfGroup } from './machine-users.ts'
 import { askForSignature, type SignatureChoice } from './signing-client.ts'
 import { bad, type Finding, good, notTried } from './tls-findings.ts'
 
@@ -14,7 +16,10 @@ export interface Identity {
 }
 
 const signTimeoutMs = 2000
-const startRemedy = 'start the gateway, and see that listen.offload.socket of its configuration names this path'
+const startRemedy =
+  'start the gateway (systemctl start hsmgate) or the relay (hsmgate-relay), and see that listen.offload.socket of its configuration names this path'
+const serveRemedy =
+  '`hsmgate token list` on the gateway shows whether the tokens can serve, its log (journalctl -u hsmgate) says why not; behind a relay, `hsmgate relay check` shows which gateways it reaches'
 
 /** The users that a server's processes run as: those of its workers, else its own. */
 export async function identitiesOf(pid: number): Promise<readonly Identity[]> {
@@ -52,18 +57,29 @@ export async function examineSocket(
     )
   }
   if (!found.isSocket()) return missing(bad(file, 'is no socket', startRemedy))
-  const findings: Finding[] = [good(file, `is a socket, mode ${(found.mode & 0o777).toString(8).padStart(4, '0')}`)]
+  const group = await nameOfGroup(found.gid)
+  const mode = (found.mode & 0o777).toString(8).padStart(4, '0')
+  const findings: Finding[] = [good(file, `is a socket, mode ${mode}, group ${group}`)]
   for (const identity of identities) {
     const closed = await firstClosed(file, identity)
-    const remedy =
-      'put that user into the group of the socket (listen.offload.group), or see to the rights of its folder'
     findings.push(
       closed === undefined
         ? good(file, `${identity.name} may connect`)
-        : bad(file, `${identity.name} may not connect: ${closed} is closed to it`, remedy),
+        : bad(
+            file,
+            `${identity.name} may not connect: ${closed} is closed to it`,
+            closed === file ? openingRemedy(found, group) : `let that user pass ${closed} (chmod o+x)`,
+          ),
     )
   }
   return { findings, isThere: true }
+}
+
+/** A group of root's, or one that may not connect, is nothing to put a web server into. */
+function openingRemedy({ mode, gid }: Stats, group: string): string {
+  return (mode & 0o020) !== 0 && gid !== 0
+    ? `usermod --append --groups ${group} USER, then restart the server: its processes keep the groups that they began with`
+    : 'give the socket mode 0660 and a group for web servers: listen.offload.mode and group, or SocketMode= and SocketGroup= of its systemd unit'
 }
 
 /** The folder or socket on the way that the identity may not pass (unix(7): connecting takes the right to write). */
@@ -98,7 +114,7 @@ export async function proveSignature(
     if (answer instanceof Error) return unanswered(socket, answer, identity)
     if ('error' in answer) {
       if (answer.error.code === errorNumbers.policyDenied) continue
-      return refused(socket, answer.error, identity)
+      return refused(socket, answer.error, identity, firstDigits(token))
     }
     const ms = (performance.now() - began).toFixed(1)
     if (verify(choice.hash, message, { key, ...choice.options }, answer.signature)) {
@@ -156,30 +172,44 @@ function unanswered(socket: string, cause: NodeJS.ErrnoException, identity: stri
       return bad(
         socket,
         `${identity} may not connect`,
-        'put that user into the group of the socket (listen.offload.group)',
+        'put that user into the group of the socket, and see to the rights of the folders above it',
       )
     case 'ETIMEDOUT':
-      return bad(socket, 'does not answer in time', '`hsmgate token list` shows whether the tokens can serve')
+      return bad(
+        socket,
+        'does not answer in time',
+        'the gateway or relay behind it does not start, or hangs: journalctl -u hsmgate (-u hsmgate-relay) says why',
+      )
     default:
       return bad(socket, `the connection failed: ${cause.message}`, 'the log of the gateway says more')
   }
 }
 
-function refused(socket: string, { code, text }: { code: number; text: string }, identity: string): Finding {
+/** As `hsmgate tls list` shows a token. */
+function firstDigits(token: Buffer): string {
+  return createHash('sha256').update(token).digest('hex').slice(0, 8)
+}
+
+function refused(
+  socket: string,
+  { code, text }: { code: number; text: string },
+  identity: string,
+  digits: string,
+): Finding {
   const said = `refuses to sign for ${identity}: ${text}`
   switch (code) {
     case errorNumbers.unauthenticated:
       return bad(
         socket,
         said,
-        'see with hsmgate tls list that the binding is there and names this user; as root, --user tries as another one',
+        `see with hsmgate tls list that a binding with the token ${digits} is there (else it was revoked: hsmgate tls bind makes a new reference) and names this user or relay; as root, --user tries as another user`,
       )
     case errorNumbers.keyNotFound:
       return bad(socket, said, 'the key was deleted or replaced: write the reference anew with hsmgate tls bind')
     case errorNumbers.busy:
     case errorNumbers.deadline:
     case errorNumbers.hsm:
-      return bad(socket, said, '`hsmgate token list` shows whether the tokens can serve')
+      return bad(socket, said, serveRemedy)
     default:
       return bad(
         socket,

@@ -1,7 +1,7 @@
 /** `hsmgate tls doctor`: what stands between a TLS server and its key is found and named, and a sound server is told so. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -25,7 +25,9 @@ beforeAll(async () => {
   buildProvider()
   folder = await mkdtemp(path.join(tmpdir(), 'hsmgate-doctor-'))
   await chmod(folder, 0o755)
-  gateway = await startGateway({ config: { listen: { kms: null, offload: { socket: socket(), mode: '0666' } } } })
+  gateway = await startGateway({
+    config: { listen: { kms: null, operator: { http: null }, offload: { socket: socket(), mode: '0666' } } },
+  })
   cli = await createGatewayCli(gateway)
   conf = writeOpensslConf(folder, await readFile(template, 'utf8'), socket())
 }, 120_000)
@@ -49,10 +51,15 @@ async function makeSite(spec = 'ECC_NIST_P256', ...words: string[]) {
 }
 
 /** A running TLS server; resolves when it accepts. */
-async function startServer(words: readonly string[], env: NodeJS.ProcessEnv): Promise<ChildProcess & AsyncDisposable> {
+async function startServer(
+  words: readonly string[],
+  env: NodeJS.ProcessEnv,
+  who: { readonly uid?: number; readonly gid?: number } = {},
+): Promise<ChildProcess & AsyncDisposable> {
   const server = spawn('openssl', ['s_server', '-accept', '127.0.0.1:0', ...words], {
     env: { PATH: '/usr/bin:/bin', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
+    ...who,
   })
   let said = ''
   for await (const chunk of server.stdout) {
@@ -78,7 +85,8 @@ describe('hsmgate tls doctor', () => {
       const { reference, cert } = await makeSite(spec)
       const { code, out, err } = await doctor('--openssl-conf', conf, '--reference', reference, '--cert', cert)
       expect({ code, err }).toEqual({ code: 0, err: '' })
-      const lines = out.trimEnd().split('\n')
+      const [unseen, ...lines] = out.trimEnd().split('\n')
+      expect(unseen).toMatch(/^- {4}server: no running one was named/)
       expect(lines.every((line) => line.startsWith('ok   '))).toBe(true)
       expect(lines.join('\n')).toMatch(/openssl\.cnf: makes OpenSSL load the provider/)
       expect(lines.join('\n')).toMatch(/hsmgate\.so: can be loaded by OpenSSL/)
@@ -144,7 +152,8 @@ describe('hsmgate tls doctor', () => {
     const { code, err } = await doctor('--socket', socket(), '--reference', revoked.reference)
     expect(code).toBe(1)
     expect(err).toMatch(/refuses to sign for uid \d+/)
-    expect(err).toMatch(/see with hsmgate tls list that the binding is there and names this user/)
+    const { tokenDigest } = await cli.json<{ tokenDigest: string }>('tls', 'show', revoked.reference)
+    expect(err).toContain(`see with hsmgate tls list that a binding with the token ${tokenDigest.slice(0, 8)} is there`)
     const foreign = await makeSite('ECC_NIST_P256', '--user', '4000')
     expect((await doctor('--socket', socket(), '--reference', foreign.reference)).err).toMatch(/refuses to sign/)
   })
@@ -183,11 +192,11 @@ describe('hsmgate tls doctor', () => {
     const { code, out } = await cli.run('--json', 'tls', 'doctor', '--socket', socket(), '--provider', providerModule)
     expect(code).toBe(0)
     const { findings } = JSON.parse(out) as { findings: { status: string }[] }
-    expect(findings.map(({ status }) => status)).toEqual(['not tried', 'good', 'good', 'not tried'])
+    expect(findings.map(({ status }) => status)).toEqual(['not tried', 'not tried', 'good', 'good', 'not tried'])
   })
 
   it('refuses what is no process and no user', async () => {
-    expect((await doctor('--pid', 'x')).err).toMatch(/x is no process id/)
+    expect((await doctor('--pid', 'x')).err).toMatch(/x is no process id\n {2}remedy: .*systemctl show -P MainPID/)
     expect((await doctor('--user', 'nobody-of-that-name')).err).toMatch(/there is no user/)
     expect((await doctor('--pid', '999999999')).err).toMatch(/there is no such process/)
   })
@@ -210,5 +219,47 @@ describe.runIf(isRoot)('hsmgate tls doctor as root', () => {
     await chmod(folder, 0o755)
     expect(code).toBe(1)
     expect(err).toContain(`user www-data may not connect: ${folder} is closed to it`)
+  })
+
+  it('says how a user gets in: by the group of the socket, or by a socket for groups', async () => {
+    try {
+      await chown(socket(), 0, Number(execFileSync('id', ['-g', 'daemon'])))
+      await chmod(socket(), 0o660)
+      const { out, err } = await asRoot('--socket', socket(), '--user', 'www-data')
+      expect(out).toContain('is a socket, mode 0660, group daemon')
+      expect(err).toMatch(
+        /www-data may not connect: .*sign\.sock is closed to it\n {2}remedy: usermod --append --groups daemon /,
+      )
+      await chmod(socket(), 0o600)
+      expect((await asRoot('--socket', socket(), '--user', 'www-data')).err).toMatch(
+        /remedy: give the socket mode 0660/,
+      )
+      await chown(socket(), 0, 0)
+      await chmod(socket(), 0o660)
+      expect((await asRoot('--socket', socket(), '--user', 'www-data')).err).toMatch(
+        /remedy: give the socket mode 0660/,
+      )
+    } finally {
+      await chown(socket(), 0, 0)
+      await chmod(socket(), 0o666)
+    }
+  })
+
+  it('sees that a running server does not know of a group that its user has come into', async () => {
+    const [uid, gid] = ['-u', '-g'].map((option) => Number(execFileSync('id', [option, 'www-data'])))
+    // as after usermod: the user is in the group of the socket, the process is not
+    const nogroup = 65534
+    await using server = await startServer(['-nocert', '-psk', 'aa'], {}, { uid: uid!, gid: nogroup })
+    try {
+      await chown(socket(), 0, gid!)
+      await chmod(socket(), 0o660)
+      const { out, err } = await asRoot('--pid', String(server.pid), '--socket', socket(), '--user', 'www-data')
+      expect(out).toMatch(/^ok .*: user www-data may connect$/m)
+      expect(err).toContain(`uid ${uid} of process ${server.pid} may not connect`)
+      expect(err).toMatch(/remedy: usermod --append --groups www-data USER, then restart the server/)
+    } finally {
+      await chown(socket(), 0, 0)
+      await chmod(socket(), 0o666)
+    }
   })
 })

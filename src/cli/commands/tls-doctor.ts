@@ -65,17 +65,23 @@ async function examine(options: DoctorOptions & CommonOptions, terminal: Termina
   const owner = options.opensslConf === undefined ? running?.user : undefined
   const config = configFile === undefined ? undefined : await examineConfig(configFile, environment, owner)
   const unnamed = notTried('openssl.cnf', 'no OpenSSL configuration was named; --openssl-conf or --pid does')
+  const unseen = notTried(
+    'server',
+    'no running one was named (--pid), so nobody knows whether it has OPENSSL_CONF; `systemctl show -P Environment UNIT` (Apache: envvars) shows what it will get',
+  )
   const provider =
     options.provider ?? config?.module ?? (existsSync(installedProvider) ? installedProvider : builtProvider)
   const reference = options.reference === undefined ? undefined : await loadReference(options.reference)
   const endpoint = chooseEndpoint(config?.endpoints, reference?.endpoint)
   const user =
     options.user === undefined ? undefined : { name: `user ${options.user}`, ...(await findUser(options.user)) }
-  const identities = user !== undefined ? [user] : pid === undefined ? [] : await identitiesOf(pid)
+  // a running process keeps the groups that it began with, whatever its user is in by now
+  const processes = pid === undefined ? [] : await identitiesOf(pid)
+  const identities = user === undefined ? processes : [user, ...processes.filter(({ uid }) => uid === user.uid)]
   const path = options.socket ?? endpoint.socket ?? configuredSocket(options, terminal)
   const socket = await examineSocket(path, identities)
   const findings = [
-    ...(running?.findings ?? []),
+    ...(running?.findings ?? [unseen]),
     ...(config?.findings ?? [unnamed]),
     ...(await examineProvider(provider, environment, options.provider === undefined ? owner : undefined)),
     ...endpoint.findings,
@@ -138,7 +144,8 @@ function configuredSocket(options: CommonOptions, terminal: Terminal): string {
 
 function parsePid(text: string): number {
   if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
-  throw new ProblemsError([{ at: '--pid', cause: `${text} is no process id`, remedy: 'give its number' }])
+  const remedy = 'give the number of a running server: `systemctl show -P MainPID UNIT` prints it, 0 where none runs'
+  throw new ProblemsError([{ at: '--pid', cause: `${text} is no process id`, remedy }])
 }
 
 /** There is no way back; the command ends soon after. */
