@@ -77,7 +77,8 @@ function post(
 
 function connectionFailure(socket: string, cause: unknown): ProblemsError {
   const { code, name, message } = cause as NodeJS.ErrnoException
-  const start = 'start it with `hsmgate serve` (development: npm start), or name its configuration with --config'
+  const start =
+    'start it (systemctl start hsmgate, or hsmgate serve; development: npm start), or name its configuration with --config; its log (journalctl -u hsmgate) says why it ended'
   if (code === 'ENOENT' || code === 'ENOTDIR') {
     return new NoGatewayError([{ at: socket, cause: 'no gateway runs here: the socket is missing', remedy: start }])
   }

@@ -69,7 +69,9 @@ function checkTls(at: string, tls: TlsConfig): readonly Problem[] {
   const problems: Problem[] = []
   for (const [key, file] of readable) {
     if (file === undefined || isReadable(file)) continue
-    problems.push({ at: `${at}.${key}`, cause: `${file} cannot be read`, remedy: 'name a readable PEM file' })
+    const trouble = find(file) === undefined ? 'is missing, or in a folder that is closed to' : 'cannot be read by'
+    const cause = `${file} ${trouble} uid ${process.geteuid?.()}`
+    problems.push({ at: `${at}.${key}`, cause, remedy: 'name a PEM file that the user of the gateway may read' })
   }
   return problems.some((problem) => problem.at.endsWith('keyFile'))
     ? problems

@@ -20,7 +20,7 @@ export function addInit(program: Command, terminal: Terminal): void {
     show(terminal, options, { directory: development.directory, made }, () =>
       made.length === 0
         ? `${development.directory} is complete: nothing to do\n`
-        : `made in ${development.directory}:\n${made.map((file) => `  ${path.relative(development.directory, file) || '.'}\n`).join('')}start it with: hsmgate dev\n`,
+        : `made in ${development.directory}:\n${made.map((file) => `  ${path.relative(development.directory, file) || '.'}\n`).join('')}start it with: hsmgate dev${options.directory === undefined ? '' : ` --directory ${options.directory}`}\n`,
     )
   })
 }

@@ -98,7 +98,7 @@ describe('the command line', () => {
     const { code, out, err } = await runHsmgate(['key', 'list', '--config', file])
     expect([code, out]).toEqual([3, ''])
     expect(err).toBe(
-      `${folder}/run/operator.sock: no gateway runs here: the socket is missing\n  remedy: start it with \`hsmgate serve\` (development: npm start), or name its configuration with --config\n`,
+      `${folder}/run/operator.sock: no gateway runs here: the socket is missing\n  remedy: start it (systemctl start hsmgate, or hsmgate serve; development: npm start), or name its configuration with --config; its log (journalctl -u hsmgate) says why it ended\n`,
     )
   })
 

@@ -52,7 +52,8 @@ describe('askSocket', () => {
       {
         at: socket,
         cause: 'no gateway runs here: the socket is missing',
-        remedy: 'start it with `hsmgate serve` (development: npm start), or name its configuration with --config',
+        remedy:
+          'start it (systemctl start hsmgate, or hsmgate serve; development: npm start), or name its configuration with --config; its log (journalctl -u hsmgate) says why it ended',
       },
     ])
   })
