@@ -107,6 +107,7 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
       if (before !== changes) continue
       store.clear()
       for (const binding of bindings) put(binding)
+      store.allRead()
       return bindings.length
     }
   }
@@ -122,7 +123,9 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
   }
 
   function loadLater(): void {
-    load().catch((cause) => {
+    const loading = load()
+    store.reading(loading)
+    loading.catch((cause) => {
       failed(cause)
       if (!isClosed) retry = setTimeout(loadLater, retryMs).unref()
     })
@@ -138,7 +141,9 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
     } else if (binding === '*') store.dropKey({ account, region, keyId })
     else {
       store.drop(account, binding)
-      reload(account, binding).catch((cause) => {
+      const reloading = reload(account, binding)
+      store.reading(reloading)
+      reloading.catch((cause) => {
         failed(cause)
         loadLater()
       })

@@ -1,9 +1,10 @@
 /**
  * The capability tokens of the signing socket: what a token stands for, found by its SHA-256 digest. Only digests are kept, here and in the catalog.
- * Fed from the catalog at start and at every change; what was revoked is not found any more when the command that revoked it answers.
- * Nothing here calls the HSM or waits.
+ * Fed from the catalog at start and at every change; what was revoked is not found any more when the command that revoked it answers. What changed is
+ * out of force until it has been read again, but that is no word on a token. Nothing here calls the HSM.
  */
 import { hash } from 'node:crypto'
+import { GatewayError } from '../error.ts'
 
 /** What the bytes to be signed must look like; `any` looks at nothing. */
 export type OffloadPolicy = 'tls13-server' | 'tls12-server-ecdhe' | 'tls13-client' | 'x509' | 'cms' | 'any'
@@ -41,6 +42,10 @@ export interface TlsBinding {
 
 export interface TlsBindings {
   find(token: Buffer): TlsBinding | undefined
+  /** Some of them are being read, or could not be: a token that is not found may be theirs. */
+  readonly isUnread: boolean
+  /** The same as `find`, once everything has been read. @throws GatewayError `CatalogUnavailable` when it could not be. */
+  findRead(token: Buffer): Promise<TlsBinding | undefined>
 }
 
 export interface TlsBindingStore extends TlsBindings {
@@ -52,6 +57,9 @@ export interface TlsBindingStore extends TlsBindings {
   /** Drops all bindings of one key. */
   dropKey(key: Pick<TlsBinding, 'account' | 'region' | 'keyId'>): void
   clear(): void
+  /** Bindings are being read; when that fails they are unread until `allRead`. */
+  reading(work: Promise<unknown>): void
+  allRead(): void
   readonly size: number
 }
 
@@ -81,6 +89,8 @@ export function createTlsBindingStore(): TlsBindingStore {
   /** By digest, in hex. Whoever times a look-up learns of a digest, not of a token. */
   const bindings = new Map<string, TlsBinding>()
   const digests = new Map<string, string>()
+  const readings = new Set<Promise<unknown>>()
+  let hasFailed = false
 
   const ofKey = ({ account, region, keyId }: Pick<TlsBinding, 'account' | 'region' | 'keyId'>) =>
     [...bindings.values()].filter(
@@ -97,6 +107,26 @@ export function createTlsBindingStore(): TlsBindingStore {
 
   return {
     find: (token) => bindings.get(nameToken(token)),
+    get isUnread() {
+      return hasFailed || readings.size > 0
+    },
+    async findRead(token) {
+      // while the catalog is away callers are refused at once
+      if (!hasFailed) await Promise.allSettled(readings)
+      if (hasFailed) throw new GatewayError('CatalogUnavailable')
+      return bindings.get(nameToken(token))
+    },
+    reading(work) {
+      readings.add(work)
+      work
+        .catch(() => {
+          hasFailed = true
+        })
+        .finally(() => readings.delete(work))
+    },
+    allRead() {
+      hasFailed = false
+    },
     put(tokenDigest, binding) {
       const digest = tokenDigest.toString('hex')
       drop(binding.account, binding.name)

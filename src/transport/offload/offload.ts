@@ -109,7 +109,15 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
 
   async function sign(asked: Asked): Promise<Answer> {
     const { token, source, receivedMs, budgetMs } = asked
-    const binding = bindings.find(token)
+    let binding = bindings.find(token)
+    let unread: unknown
+    if (binding === undefined && bindings.isUnread) {
+      try {
+        binding = await bindings.findRead(token)
+      } catch (cause) {
+        unread = cause
+      }
+    }
     const outcome = await pipeline({
       door: 'offload',
       operation,
@@ -119,7 +127,10 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
       deadline: { atMs: receivedMs + budgetMs },
       source,
       partition,
-      authenticate: () => callerOf(binding, asked),
+      authenticate: () => {
+        if (unread !== undefined) throw unread
+        return callerOf(binding, asked)
+      },
     })
     if (outcome.ok) return { ok: true, signature: outcome.output as Buffer }
     return { ok: false, failure: describeFailure(outcome.error) }
@@ -148,7 +159,8 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
 
   /** A token that was revoked while its request waited is sent nowhere. */
   function requireBound(token: Buffer): void {
-    if (bindings.find(token) === undefined) throw new GatewayError('CredentialsUnknown')
+    if (bindings.find(token) !== undefined) return
+    throw new GatewayError(bindings.isUnread ? 'CatalogUnavailable' : 'CredentialsUnknown')
   }
 
   function principalOf(binding: TlsBinding): Principal {

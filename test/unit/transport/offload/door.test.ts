@@ -38,6 +38,7 @@ let waiting: { readonly call: Call; readonly answer: (outcome: Outcome) => void 
 let log: string[]
 /** Calls are answered at once, or when the test says so. */
 let answersAtOnce: boolean
+let unread: { readonly isUnread: boolean; readonly read: () => Promise<TlsBinding | undefined> }
 
 beforeEach(() => {
   folder = mkdtempSync(path.join(os.tmpdir(), 'hsmgate-door-'))
@@ -45,6 +46,7 @@ beforeEach(() => {
   waiting = []
   log = []
   answersAtOnce = true
+  unread = { isUnread: false, read: async () => undefined }
 })
 afterEach(async () => {
   vi.useRealTimers()
@@ -75,7 +77,13 @@ async function openDoor(limits: Partial<OffloadLimits> = {}): Promise<OpenDoor> 
           waiting.push({ call, answer })
         })
       },
-      bindings: { find: (presented) => (presented.equals(token) ? binding : undefined) },
+      bindings: {
+        find: (presented) => (presented.equals(token) && !unread.isUnread ? binding : undefined),
+        get isUnread() {
+          return unread.isUnread
+        },
+        findRead: () => unread.read(),
+      },
       signer: {
         keyArn: () => 'arn',
         find: () => Promise.reject(new Error('not asked')),
@@ -168,6 +176,18 @@ describe('a connection to the signing socket', () => {
     const one = await client([Buffer.alloc(32, 9)])
     const answer = await one.sign({ keyId, input })
     expect(answer).toMatchObject({ ok: false, code: errorNumbers.unauthenticated, retryable: false })
+  })
+
+  it('waits for bindings that are being read, and is asked for again when they cannot be', async () => {
+    const { client } = await openDoor()
+    await using hks = await client()
+    const { promise, resolve } = Promise.withResolvers<TlsBinding | undefined>()
+    unread = { isUnread: true, read: () => promise }
+    const waits = hks.sign({ keyId, input })
+    resolve(binding)
+    expect(await waits).toMatchObject({ ok: true })
+    unread = { isUnread: true, read: () => Promise.reject(new GatewayError('CatalogUnavailable')) }
+    expect(await hks.sign({ keyId, input })).toMatchObject({ ok: false, retryable: true })
   })
 
   it('is BUSY beyond the open requests that it announced', async () => {
