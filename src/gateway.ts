@@ -294,6 +294,7 @@ export async function openGateway(
     observer,
   })
   stack.use(tls)
+  stack.use(relays)
   const deletions = stack.use(
     startDeletions({
       async destroy(events) {
@@ -573,11 +574,12 @@ function requireReady(hsm: SupervisedHsm, config: Config): void {
   const group = hsm.groups().find(({ name }) => name === config.defaultGroup)
   if (group?.ready) return
   const problems = (group?.tokens ?? []).map(({ name, trouble }) => {
-    const [cause = 'the token does not answer', ...remedy] = (trouble ?? '').split(': ')
+    // the text ends with what helps, if anything is known to; a name of the module's answer may follow that
+    const [, cause = trouble, remedy] = /^(.*): ([^:()]+(?: \(CKR_\w+\))?)$/.exec(trouble ?? '') ?? []
     return {
       at: `tokens.${name}`,
-      cause: cause === '' ? 'the token does not answer' : cause,
-      remedy: remedy.join(': ') || 'run hsmgate doctor for this token',
+      cause: cause || 'the token does not answer',
+      remedy: remedy ?? 'run hsmgate doctor for this token',
     }
   })
   throw new ProblemsError(problems)

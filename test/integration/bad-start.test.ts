@@ -63,6 +63,12 @@ describe('a gateway that cannot start', () => {
       'does not exist',
     ],
     ['the module is no module', () => tokens({ module: token.pinFile }), 'tokens\\.softhsm', ''],
+    [
+      'the module refuses to start',
+      () => tokens({ env: { ...token.env, SOFTHSM2_CONF: '/nonexistent/softhsm2.conf' } }),
+      'tokens\\.softhsm',
+      'C_Initialize: CKR_GENERAL_ERROR',
+    ],
     ['the token is missing', () => tokens({ label: 'another-token' }), 'tokens\\.softhsm', 'another-token'],
     [
       'the PIN file is missing',
