@@ -137,7 +137,7 @@ async function examineProviders(
   user: ProcessUser | undefined,
 ): Promise<readonly Finding[]> {
   const env = { ...environment, OPENSSL_CONF: file }
-  const listed = await runOpenssl(['list', '-providers'], env, user)
+  const listed = (await runOpenssl(['list', '-providers'], env, user))?.said
   if (listed === undefined)
     return [notTried(file, 'the openssl command is not installed, so it was not read by OpenSSL')]
   const isActive = (name: string) => new RegExp(`^ {2}${name}\\n(?: {4}.*\\n)*? {4}status: active$`, 'm').test(listed)
@@ -150,8 +150,17 @@ async function examineProviders(
   if (!isActive('default')) {
     const remedy = 'activate the provider default beside hsmgate, as deploy/openssl/openssl.cnf does'
     findings.push(bad(file, 'leaves the default provider out, so that even SHA-256 is missing', remedy))
+  } else if (isActive('hsmgate') && !(await makesKeys(env, user))) {
+    const remedy = 'name default first in the section of providers, as deploy/openssl/openssl.cnf does'
+    findings.push(bad(file, 'names hsmgate before the default provider, so that key exchange on P-256 fails', remedy))
   }
   return findings
+}
+
+/** Of providers that know a type of keys OpenSSL asks the first, and this one makes none. */
+async function makesKeys(env: Readonly<Record<string, string>>, user: ProcessUser | undefined): Promise<boolean> {
+  const words = ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', '/dev/null']
+  return (await runOpenssl(words, env, user))?.isDone === true
 }
 
 export async function examineProvider(
@@ -173,25 +182,25 @@ export async function examineProvider(
   }
   const name = path.basename(file, '.so')
   const words = ['list', '-providers', '-provider-path', path.dirname(file), '-provider', name]
-  const listed = await runOpenssl(words, { ...environment, OPENSSL_CONF: '/dev/null' }, user)
+  const listed = (await runOpenssl(words, { ...environment, OPENSSL_CONF: '/dev/null' }, user))?.said
   if (listed === undefined) return [notTried(file, 'the openssl command is not installed, so it was not loaded')]
   if (listed.includes(`\n  ${name}\n`)) return [good(file, 'can be loaded by OpenSSL')]
   const remedy = 'build it against the OpenSSL of this machine (3.0 or later): make -C native provider'
   return [bad(file, 'cannot be loaded by OpenSSL', remedy)]
 }
 
-/** Its output; undefined when there is no openssl. */
+/** Undefined when there is no openssl. */
 async function runOpenssl(
   words: readonly string[],
   env: Readonly<Record<string, string>>,
   user: ProcessUser | undefined,
-): Promise<string | undefined> {
+): Promise<{ readonly isDone: boolean; readonly said: string } | undefined> {
   const identity = process.geteuid?.() === 0 ? user : undefined
   try {
     const { stdout } = await promisify(execFile)('openssl', words, { env, timeout: commandTimeoutMs, ...identity })
-    return stdout
+    return { isDone: true, said: stdout }
   } catch (cause) {
-    const { code, stdout } = cause as { code?: unknown; stdout?: string }
-    return code === 'ENOENT' ? undefined : (stdout ?? '')
+    const { code, stdout = '' } = cause as { code?: unknown; stdout?: string }
+    return code === 'ENOENT' ? undefined : { isDone: false, said: stdout }
   }
 }
