@@ -14,6 +14,7 @@ import {
 } from './certificates.ts'
 import { GatewayError } from './error.ts'
 import { keyIdOf } from './tls-reference.ts'
+import { createReadings, type Unread } from './unread.ts'
 
 export interface Relay {
   readonly name: string
@@ -24,14 +25,14 @@ export interface Relay {
   readonly approvedAt: number
 }
 
-export interface Relays {
+export interface Relays extends Unread {
   /** The relay that holds the key with this digest (lower-case hex), while it is approved. */
   find(digest: string): Relay | undefined
   /** Certificate of the authority of all relays, in PEM; made when it is first asked for. */
   authorityCertificate(): Promise<string>
 }
 
-export interface RelayAdministration extends Relays {
+export interface RelayAdministration extends Relays, Disposable {
   /**
    * Signs a certificate for the holder of the key in the request; again for the same name and key, when it is to be renewed.
    * @throws GatewayError `ValidationFailed`, `AlreadyExists`, `LimitExceeded`.
@@ -76,11 +77,15 @@ const maxDays = 825
 const maxRelays = 256
 const dayMs = 86_400_000
 const minRsaBits = 2048
+const retryMs = 1000
 const curves: readonly (string | undefined)[] = ['prime256v1', 'secp384r1', 'secp521r1']
 
 export function createRelayAdministration({ catalog, authority, now, failed }: RelayParts): RelayAdministration {
   const known = new Map<string, Relay>()
+  const readings = createReadings()
   let changes = 0
+  let retry: NodeJS.Timeout | undefined
+  let isClosed = false
 
   async function load(): Promise<void> {
     for (;;) {
@@ -89,8 +94,18 @@ export function createRelayAdministration({ catalog, authority, now, failed }: R
       if (before !== changes) continue
       known.clear()
       for (const relay of extraOf(entry).relays ?? []) known.set(relay.digest, relay)
+      readings.allRead()
       return
     }
+  }
+
+  function loadLater(): void {
+    const loading = load()
+    readings.begin(loading)
+    loading.catch((cause) => {
+      failed(cause)
+      if (!isClosed) retry = setTimeout(loadLater, retryMs).unref()
+    })
   }
 
   const { account, region, keyId } = authority.name
@@ -98,7 +113,8 @@ export function createRelayAdministration({ catalog, authority, now, failed }: R
     if (table !== '*' && (table !== 'key' || name !== `${account}/${region}/${keyId}`)) return
     changes++
     known.clear()
-    load().catch(failed)
+    clearTimeout(retry)
+    loadLater()
   })
 
   async function authorityCertificate(): Promise<string> {
@@ -115,6 +131,14 @@ export function createRelayAdministration({ catalog, authority, now, failed }: R
 
   return {
     load,
+    get isUnread() {
+      return readings.isUnread
+    },
+    whenRead: readings.whenRead,
+    [Symbol.dispose]() {
+      isClosed = true
+      clearTimeout(retry)
+    },
     authorityCertificate,
     find: (digest) => known.get(digest),
     list: () => [...known.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),

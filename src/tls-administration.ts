@@ -107,7 +107,7 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
       if (before !== changes) continue
       store.clear()
       for (const binding of bindings) put(binding)
-      store.allRead()
+      store.readings.allRead()
       return bindings.length
     }
   }
@@ -124,7 +124,7 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
 
   function loadLater(): void {
     const loading = load()
-    store.reading(loading)
+    store.readings.begin(loading)
     loading.catch((cause) => {
       failed(cause)
       if (!isClosed) retry = setTimeout(loadLater, retryMs).unref()
@@ -142,7 +142,7 @@ export function createTlsAdministration(parts: TlsAdministrationParts): TlsAdmin
     else {
       store.drop(account, binding)
       const reloading = reload(account, binding)
-      store.reading(reloading)
+      store.readings.begin(reloading)
       reloading.catch((cause) => {
         failed(cause)
         loadLater()

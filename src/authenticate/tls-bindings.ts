@@ -4,7 +4,7 @@
  * out of force until it has been read again, but that is no word on a token. Nothing here calls the HSM.
  */
 import { hash } from 'node:crypto'
-import { GatewayError } from '../error.ts'
+import { createReadings, type Readings, type Unread } from '../unread.ts'
 
 /** What the bytes to be signed must look like; `any` looks at nothing. */
 export type OffloadPolicy = 'tls13-server' | 'tls12-server-ecdhe' | 'tls13-client' | 'x509' | 'cms' | 'any'
@@ -40,12 +40,8 @@ export interface TlsBinding {
   readonly revision: number
 }
 
-export interface TlsBindings {
+export interface TlsBindings extends Unread {
   find(token: Buffer): TlsBinding | undefined
-  /** Some of them are being read, or could not be: a token that is not found may be theirs. */
-  readonly isUnread: boolean
-  /** The same as `find`, once everything has been read. @throws GatewayError `CatalogUnavailable` when it could not be. */
-  findRead(token: Buffer): Promise<TlsBinding | undefined>
 }
 
 export interface TlsBindingStore extends TlsBindings {
@@ -57,9 +53,7 @@ export interface TlsBindingStore extends TlsBindings {
   /** Drops all bindings of one key. */
   dropKey(key: Pick<TlsBinding, 'account' | 'region' | 'keyId'>): void
   clear(): void
-  /** Bindings are being read; when that fails they are unread until `allRead`. */
-  reading(work: Promise<unknown>): void
-  allRead(): void
+  readonly readings: Pick<Readings, 'begin' | 'allRead'>
   readonly size: number
 }
 
@@ -89,8 +83,7 @@ export function createTlsBindingStore(): TlsBindingStore {
   /** By digest, in hex. Whoever times a look-up learns of a digest, not of a token. */
   const bindings = new Map<string, TlsBinding>()
   const digests = new Map<string, string>()
-  const readings = new Set<Promise<unknown>>()
-  let hasFailed = false
+  const readings = createReadings()
 
   const ofKey = ({ account, region, keyId }: Pick<TlsBinding, 'account' | 'region' | 'keyId'>) =>
     [...bindings.values()].filter(
@@ -108,25 +101,10 @@ export function createTlsBindingStore(): TlsBindingStore {
   return {
     find: (token) => bindings.get(nameToken(token)),
     get isUnread() {
-      return hasFailed || readings.size > 0
+      return readings.isUnread
     },
-    async findRead(token) {
-      // while the catalog is away callers are refused at once
-      if (!hasFailed) await Promise.allSettled(readings)
-      if (hasFailed) throw new GatewayError('CatalogUnavailable')
-      return bindings.get(nameToken(token))
-    },
-    reading(work) {
-      readings.add(work)
-      work
-        .catch(() => {
-          hasFailed = true
-        })
-        .finally(() => readings.delete(work))
-    },
-    allRead() {
-      hasFailed = false
-    },
+    whenRead: readings.whenRead,
+    readings,
     put(tokenDigest, binding) {
       const digest = tokenDigest.toString('hex')
       drop(binding.account, binding.name)

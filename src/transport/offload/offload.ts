@@ -10,6 +10,7 @@ import type { Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { TlsSigner } from '../../keys/keys.ts'
 import type { Caller, Operation, Pipeline } from '../../pipeline.ts'
+import type { Unread } from '../../unread.ts'
 import { createBindingLimits, createRefusalLimit } from './binding-limits.ts'
 import type { Answer, Asked, ConnectionLimits, ConnectionParts } from './connection.ts'
 import { type ConnectionSetLimits, createConnectionSet } from './connection-set.ts'
@@ -63,6 +64,8 @@ export interface OffloadDoorParts {
   readonly peerCredentials: PeerCredentials
   /** Asked at every call of a relay, beside what the token's binding says. */
   readonly isRelayApproved: RelayCheck
+  /** Absent where approval is not a matter of the catalog. */
+  readonly relays?: Unread
   readonly events: OffloadEvents
   readonly limits?: Partial<OffloadLimits>
 }
@@ -108,16 +111,15 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
   const relayParts = { ...localParts, limits: { ...limits, maxInFlight: limits.maxRelayInFlight } }
 
   async function sign(asked: Asked): Promise<Answer> {
-    const { token, source, receivedMs, budgetMs } = asked
-    let binding = bindings.find(token)
+    const { token, peer, source, receivedMs, budgetMs } = asked
     let unread: unknown
-    if (binding === undefined && bindings.isUnread) {
-      try {
-        binding = await bindings.findRead(token)
-      } catch (cause) {
-        unread = cause
-      }
+    try {
+      if (bindings.isUnread && bindings.find(token) === undefined) await bindings.whenRead()
+      if (peer.kind === 'relay' && parts.relays?.isUnread) await parts.relays.whenRead()
+    } catch (cause) {
+      unread = cause
     }
+    const binding = bindings.find(token)
     const outcome = await pipeline({
       door: 'offload',
       operation,

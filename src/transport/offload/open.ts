@@ -6,12 +6,13 @@ import type { TlsBindings } from '../../authenticate/tls-bindings.ts'
 import type { Config } from '../../config/config.ts'
 import type { TlsSigner } from '../../keys/keys.ts'
 import type { Pipeline } from '../../pipeline.ts'
+import type { Unread } from '../../unread.ts'
 import { descriptorOf } from '../descriptor.ts'
 import { type LocalSockets, listening, listenOnDescriptor, openLocalSockets } from './local-sockets.ts'
 import { createOffloadDoor, type OffloadDoorParts, type OffloadEvents } from './offload.ts'
 
 /** The relays that this gateway approved, and the authority of their certificates. */
-export interface ApprovedRelays {
+export interface ApprovedRelays extends Unread {
   find(spkiDigest: string): object | undefined
   /** PEM. */
   authorityCertificate(): Promise<string>
@@ -56,6 +57,7 @@ export async function openOffload(parts: OffloadParts): Promise<OpenedOffload> {
     ...doorParts,
     // With an authority of its own choice the operator approves by binding alone.
     isRelayApproved: (digest) => relay?.tls.clientCaFile !== undefined || relays.find(digest) !== undefined,
+    ...(relay?.tls.clientCaFile === undefined ? { relays } : {}),
     limits: {
       maxBudgetMs: bounds.maxBudgetMs,
       maxInputBytes: bounds.maxMessageBytes,

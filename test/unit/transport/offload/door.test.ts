@@ -38,7 +38,7 @@ let waiting: { readonly call: Call; readonly answer: (outcome: Outcome) => void 
 let log: string[]
 /** Calls are answered at once, or when the test says so. */
 let answersAtOnce: boolean
-let unread: { readonly isUnread: boolean; readonly read: () => Promise<TlsBinding | undefined> }
+let unread: { readonly isUnread: boolean; readonly read: () => Promise<void> }
 
 beforeEach(() => {
   folder = mkdtempSync(path.join(os.tmpdir(), 'hsmgate-door-'))
@@ -46,7 +46,7 @@ beforeEach(() => {
   waiting = []
   log = []
   answersAtOnce = true
-  unread = { isUnread: false, read: async () => undefined }
+  unread = { isUnread: false, read: async () => {} }
 })
 afterEach(async () => {
   vi.useRealTimers()
@@ -82,7 +82,7 @@ async function openDoor(limits: Partial<OffloadLimits> = {}): Promise<OpenDoor> 
         get isUnread() {
           return unread.isUnread
         },
-        findRead: () => unread.read(),
+        whenRead: () => unread.read(),
       },
       signer: {
         keyArn: () => 'arn',
@@ -181,10 +181,12 @@ describe('a connection to the signing socket', () => {
   it('waits for bindings that are being read, and is asked for again when they cannot be', async () => {
     const { client } = await openDoor()
     await using hks = await client()
-    const { promise, resolve } = Promise.withResolvers<TlsBinding | undefined>()
+    const { promise, resolve } = Promise.withResolvers<void>()
     unread = { isUnread: true, read: () => promise }
     const waits = hks.sign({ keyId, input })
-    resolve(binding)
+    await hks.ping()
+    unread = { isUnread: false, read: async () => {} }
+    resolve()
     expect(await waits).toMatchObject({ ok: true })
     unread = { isUnread: true, read: () => Promise.reject(new GatewayError('CatalogUnavailable')) }
     expect(await hks.sign({ keyId, input })).toMatchObject({ ok: false, retryable: true })
