@@ -58,6 +58,13 @@ async function check(words: readonly string[], input = ''): Promise<readonly [st
   return [status, `${stdout}${stderr}`]
 }
 
+/** As forges make anchors of headings. */
+const toAnchor = (heading: string) =>
+  heading
+    .toLowerCase()
+    .replace(/[^\w -]/g, '')
+    .replaceAll(' ', '-')
+
 describe('the metrics of a gateway', () => {
   it.each([
     ['operations by outcome', /^hsmgate_calls_total\{door="kms",operation="Encrypt",code="ok"\} 1$/m],
@@ -92,6 +99,18 @@ describe('the alert rules', () => {
   it('are rules', async () => {
     const [status, text] = await check(['check', 'rules', rulesFile])
     expect([status, text]).toEqual([0, expect.stringMatching(/SUCCESS: \d+ rules found/)])
+  })
+
+  it('say what to do, and where that is written', () => {
+    const rules = readFileSync(rulesFile, 'utf8').split('- alert: ').slice(1)
+    for (const rule of rules) {
+      const [, page = '', anchor] = /^ {10}runbook: ([\w/-]+\.md)(?:#([\w-]+))?$/m.exec(rule) ?? []
+      expect(rule).toMatch(/^ {10}description: '.+'$/m)
+      const headings = readFileSync(path.join(checkout, page), 'utf8').matchAll(/^#+ (.+)$/gm)
+      const anchors = [...headings].map(([, heading]) => toAnchor(heading!))
+      if (anchor !== undefined) expect(anchors).toContain(anchor)
+    }
+    expect(rules.length).toBeGreaterThan(20)
   })
 
   it('speak of metrics that exist', () => {
@@ -189,9 +208,12 @@ describe('the alert rules', () => {
           interval: '15s',
           input_series: [series('hsmgate_offload_refused_total', ', peer="local", code="KeyUnavailable"', '0+5x40')],
           alert_rule_test: [
-            alertAt('10m', 'HsmgateTlsFailures', { severity: 'page', instance: 'a' }, [
+            alertAt(
+              '10m',
+              'HsmgateTlsFailures',
+              { severity: 'page', instance: 'a' },
               '100% of the signatures for handshakes fail on a',
-            ]),
+            ),
           ],
         },
         {
@@ -223,31 +245,32 @@ describe('the alert rules', () => {
   })
 })
 
-const summaries: Readonly<Record<string, readonly [summary: string, description?: string]>> = {
-  HsmgateAuditUnwritable: ['the audit journal on a cannot be written: results are withheld'],
-  HsmgateDestructionPaused: [
-    'no key is destroyed on a (clock)',
-    'hsmgate clock show says why; hsmgate clock confirm goes on.',
-  ],
-  HsmgateFailures: ['50% of Sign fail on a'],
-  HsmgateTlsFailures: ['9.009% of the signatures for handshakes fail on a'],
-  HsmgateTlsMisuse: [
-    'tokens are used on a for what they are not for (PolicyDenied): revoked, stolen, or a wrong set-up',
-  ],
-  HsmgateTlsKeyGone: ['a TLS server asks a for a key that cannot be used (KeyDisabled): its handshakes fail'],
-  HsmgateRelaysGone: ['no relay is connected to a any more'],
-  HsmgateRelayCertificateEnds: ['the certificate of relay web1 ends in 13d 23h 50m 10s'],
-  HsmgateXksUnhealthy: ['keys of external key stores in group default do not encrypt on a'],
-  HsmgateXksFailures: ['10% of the calls of AWS KMS fail on a'],
-  HsmgateXksSlow: ['25% of the calls of AWS KMS take a more than 100 ms'],
-  HsmgateXksCertificateEnds: ['the certificate of the XKS door of a ends in 1d 0h 0m 0s; then all data is unreadable'],
+const summaries: Readonly<Record<string, string>> = {
+  HsmgateAuditUnwritable: 'the audit journal on a cannot be written: results are withheld',
+  HsmgateDestructionPaused: 'no key is destroyed on a (clock)',
+  HsmgateFailures: '50% of Sign fail on a',
+  HsmgateTlsFailures: '9.009% of the signatures for handshakes fail on a',
+  HsmgateTlsMisuse: 'tokens are used on a for what they are not for (PolicyDenied): revoked, stolen, or a wrong set-up',
+  HsmgateTlsKeyGone: 'a TLS server asks a for a key that cannot be used (KeyDisabled): its handshakes fail',
+  HsmgateRelaysGone: 'no relay is connected to a any more',
+  HsmgateRelayCertificateEnds: 'the certificate of relay web1 ends in 13d 23h 50m 10s',
+  HsmgateXksUnhealthy: 'keys of external key stores in group default do not encrypt on a',
+  HsmgateXksFailures: '10% of the calls of AWS KMS fail on a',
+  HsmgateXksSlow: '25% of the calls of AWS KMS take a more than 100 ms',
+  HsmgateXksCertificateEnds: 'the certificate of the XKS door of a ends in 1d 0h 0m 0s; then all data is unreadable',
 }
 
-/** As the rules have them. */
-const descriptions = new Map(
-  [...readFileSync(rulesFile, 'utf8').matchAll(/alert: (\w+)\n(?:(?! +- alert:).*\n)*? +description: '(.*)'\n/g)].map(
-    ([, name = '', text = '']) => [name, text],
-  ),
+/** As the rules have them; they have no variables. */
+const advice = new Map(
+  readFileSync(rulesFile, 'utf8')
+    .split('- alert: ')
+    .map((rule) => [
+      /^\w+/.exec(rule)?.[0],
+      {
+        description: /^ {10}description: '(.*)'$/m.exec(rule)?.[1],
+        runbook: /^ {10}runbook: (.*)$/m.exec(rule)?.[1],
+      },
+    ]),
 )
 
 const quietAt = (evalTime: string, alertname: string): object => ({ eval_time: evalTime, alertname, exp_alerts: [] })
@@ -256,9 +279,9 @@ function alertAt(
   evalTime: string,
   alertname: string,
   labels: Readonly<Record<string, string>>,
-  [summary, description = descriptions.get(alertname)] = summaries[alertname]!,
+  summary = summaries[alertname],
 ): object {
-  const annotations = { summary, ...(description === undefined ? {} : { description }) }
+  const annotations = { summary, ...advice.get(alertname) }
   return { eval_time: evalTime, alertname, exp_alerts: [{ exp_labels: labels, exp_annotations: annotations }] }
 }
 
