@@ -23,9 +23,9 @@ export interface ServedSite extends AsyncDisposable {
   handOver(): Promise<void>
 }
 
-/** Five seconds, or what a machine needs that takes long to start a gateway. */
+/** Five seconds, or what a machine needs that takes long to start a gateway; a first start takes longer than those after it. */
 const deadlineMs = 5000
-const startsInDeadline = 6
+const startsInDeadline = 2
 /** Of the provider. */
 const longestDeadlineMs = 60_000
 
