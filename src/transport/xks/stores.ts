@@ -2,12 +2,14 @@
  * The stores as calls see them: found by URI prefix, with credentials unsealed, keys by external id and what is blocked, all from memory. The
  * catalog is the truth; every change of it, from this gateway or another, loads the store anew. Secrets are wiped when they go.
  *
- * A store that can't be loaded after a change serves nobody until it can: what it forbids now is not known.
+ * A store that can't be loaded after a change serves nobody until it can: what it forbids now is not known. For the same reason calls wait while
+ * what another gateway changed is being read; what this one changed is read before its operator has an answer.
  */
 import type { Credential, SigV4Verifier } from '../../authenticate/authenticate.ts'
 import type { IdentityPolicy } from '../../authorize/authorize.ts'
 import type { Principal } from '../../call.ts'
 import type { Catalog, KeyName } from '../../catalog/catalog.ts'
+import { createReadings, type Unread } from '../../unread.ts'
 import {
   type KeyDocument,
   keyCollection,
@@ -45,7 +47,8 @@ export interface StoreParts {
   readonly failed: (cause: unknown, store: string, accessKeyId?: string) => void
 }
 
-export interface Stores extends Disposable {
+/** Unread are what other gateways changed; a store that could not be read says so itself. */
+export interface Stores extends Disposable, Unread {
   /** The store at a prefix, from memory. */
   find(prefix: string): Store | undefined
   get(name: string): Store | undefined
@@ -78,6 +81,7 @@ export async function openStores(parts: StoreParts): Promise<Stores> {
   const byPrefix = new Map<string, Loaded>()
   const policies = new WeakMap<Principal, Loaded>()
   const turns = new Map<string, Promise<void>>()
+  const readings = createReadings()
   let isClosed = false
 
   function drop(one: Loaded): void {
@@ -201,12 +205,23 @@ export async function openStores(parts: StoreParts): Promise<Stores> {
     await Promise.all([...names].map((name) => reload(name).catch(() => {})))
   }
 
-  catalog.onChange(({ table, name }) => {
-    if (table === '*') reloadAll().catch((cause) => parts.failed(cause, '*'))
+  function followAll(): void {
+    const reading = reloadAll()
+    readings.begin(reading)
+    reading.then(readings.allRead, (cause) => {
+      parts.failed(cause, '*')
+      if (!isClosed) setTimeout(followAll, retryMs).unref()
+    })
+  }
+
+  catalog.onChange(({ table, name, own }) => {
+    if (table === '*') followAll()
     if (table !== 'document') return
     const [collection, store = '', externalKeyId] = name.split('/')
-    if (collection === storeCollection) reload(store).catch(() => {})
-    if (collection === keyCollection) reload(store, externalKeyId).catch(() => {})
+    if (collection !== storeCollection && collection !== keyCollection) return
+    // one that fails makes its store uncertain
+    const reading = reload(store, collection === keyCollection ? externalKeyId : undefined).catch(() => {})
+    if (!own) readings.begin(reading)
   })
   await reloadAll()
 
@@ -222,6 +237,10 @@ export async function openStores(parts: StoreParts): Promise<Stores> {
       [...(loaded.get(name)?.credentials.values() ?? [])].sort((a, b) => b.createdAt - a.createdAt)[0],
     policiesOf: (principal) => policies.get(principal)?.policies ?? [],
     reload,
+    get isUnread() {
+      return readings.isUnread
+    },
+    whenRead: readings.whenRead,
     [Symbol.dispose]() {
       isClosed = true
       for (const one of [...loaded.values()]) drop(one)

@@ -129,6 +129,8 @@ export function createXksDoor(options: XksDoorOptions): XksDoor {
     if (path === undefined && request.rawUrl === pingPath && request.method === 'GET') {
       return { status: 200, body: '{"status":"ok"}' }
     }
+    const deadline = deadlineIn(deadlineMs)
+    if (stores.isUnread) await atMost(deadlineMs, stores.whenRead())
     const store = path && stores.find(path.prefix)
     if (store === undefined || path?.api === undefined) {
       return refuse(new XksError('UriPathInvalid', 'The path is not one of the XKS proxy API.'))
@@ -143,11 +145,14 @@ export function createXksDoor(options: XksDoorOptions): XksDoor {
         raw,
         requestId: randomUUID(),
         receivedAt: request.receivedAt,
-        deadline: deadlineIn(deadlineMs),
+        deadline,
         source: sourceOf(request),
         partition,
         trace,
-        authenticate: () => authenticate(store, request),
+        authenticate() {
+          if (stores.isUnread) throw new GatewayError('CatalogUnavailable')
+          return authenticate(store, request)
+        },
       })
       return await rehearse(
         store,
@@ -198,6 +203,18 @@ function sourceOf({ ip, userAgent, socket, rawHeaders }: WireRequest): Source {
   }
   const at = rawHeaders.findIndex((name, index) => index % 2 === 0 && name.toLowerCase() === 'host')
   return { ip, userAgent, tls: { ...tls, host: at < 0 ? '' : (rawHeaders[at + 1] as string) } }
+}
+
+/** Whatever becomes of the work. */
+async function atMost(ms: number, work: Promise<unknown>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  work.then(
+    () => resolve(),
+    () => resolve(),
+  )
+  await promise
+  clearTimeout(timer)
 }
 
 function withHost({ rawHeaders }: WireRequest, host: string): readonly string[] {
