@@ -7,6 +7,7 @@
 set -euo pipefail
 
 port=${1:-8443}
+[[ $port =~ ^[0-9]+$ ]] || { printf 'usage: %s [PORT]\n' "$0" >&2; exit 2; }
 checkout=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 work=$(mktemp -d "${TMPDIR:-/tmp}/hsmgate-try.XXXXXX")
 binding=try-$$
