@@ -48,7 +48,9 @@ export async function openCustomKeyStores(parts: CustomKeyStoreParts): Promise<C
   const clusters = createClusters(parts.clusters)
   await using stack = new AsyncDisposableStack()
   const connections = stack.use(createConnections({ ...parts, clusters }))
-  const view = await openStoreView(catalog, { changed: follow, failed: (cause) => events.failed('*', cause) })
+  const view = stack.use(
+    await openStoreView(catalog, { changed: follow, failed: (cause) => events.failed('*', cause) }),
+  )
   const jobs = stack.use(startJobs({ catalog, connections, view, events }))
   const keys = createKeyStores({ ...parts, view, connections })
 
