@@ -43,7 +43,11 @@ export async function examineProcess(pid: number): Promise<OpensslSetup> {
   } catch (cause) {
     const isGone = ['ENOENT', 'ESRCH'].includes((cause as NodeJS.ErrnoException).code ?? '')
     const finding = isGone
-      ? bad(at, 'there is no such process', 'name the process of the TLS server, such as the one in its pid file')
+      ? bad(
+          at,
+          'there is no such process',
+          'name the process of the TLS server, which `systemctl show -P MainPID UNIT` prints, or start it',
+        )
       : bad(at, 'its environment may not be read', 'run this as root')
     return { findings: [finding], hasProvider: false }
   }
