@@ -6,6 +6,9 @@ import { randomBytes } from 'node:crypto'
 import { link, open, readFile, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 
+/** Nothing in certificates and requests is secret, and whoever reads or carries them on may be another user. */
+export const publicFileMode = 0o644
+
 /** Creates `file`; false, and nothing is touched, when it exists. */
 export async function createFile(file: string, content: string, mode = 0o600): Promise<boolean> {
   return place(file, content, mode, async (draft) => {
@@ -48,7 +51,9 @@ async function place<T>(file: string, content: string, mode: number, put: (draft
 }
 
 async function writeSynced(file: string, content: string, mode: number): Promise<void> {
-  await using handle = await open(file, 'wx', mode)
+  await using handle = await open(file, 'wx', 0o600)
+  // the command's umask lets nothing else be wide
+  if (mode !== 0o600) await handle.chmod(mode)
   await handle.writeFile(content)
   await handle.sync()
 }

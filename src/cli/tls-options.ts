@@ -1,7 +1,7 @@
 /** What the commands on TLS keys have in common: options, and files that they write. */
 import type { Command } from 'commander'
 import { type Problem, ProblemsError } from '../problem.ts'
-import { createFile, findText, replaceFile } from './files.ts'
+import { createFile, findText, publicFileMode, replaceFile } from './files.ts'
 import { type CommonOptions, printable, show, type Terminal } from './terminal.ts'
 
 export interface PlaceOptions {
@@ -33,9 +33,6 @@ export async function refuseExisting(file: string, force: boolean): Promise<void
   })
   if (found !== undefined) throw new ProblemsError([existing(file)])
 }
-
-/** Nothing in certificates and requests is secret, and whoever reads or carries them on may be another user. */
-export const publicFileMode = 0o644
 
 /** Whole or not at all, mode 0600 unless told. @throws ProblemsError */
 export async function writeNewFile(file: string, content: string, force: boolean, mode?: number): Promise<void> {

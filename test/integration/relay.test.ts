@@ -130,6 +130,7 @@ describe('hsmgate relay enroll', () => {
     const file = (name: keyof typeof enrolmentFiles) => path.join(out, enrolmentFiles[name])
     const key = readFileSync(file('key'))
     expect(statSync(file('key')).mode & 0o777).toBe(0o600)
+    expect(statSync(file('request')).mode & 0o777).toBe(0o644)
     expect(first.files).toEqual([file('key'), file('config'), file('request')])
     const again = JSON.parse((await runHsmgateProcess(words)).out)
     expect(again).toEqual({ ...first, files: [file('request')] })

@@ -1,11 +1,11 @@
 /** `hsmgate relay …`: the process on a web host that brings signatures of local TLS servers to gateways on other hosts. */
-import { chmod, mkdir } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import path from 'node:path'
 import type { Command } from 'commander'
 import { ProblemsError } from '../../problem.ts'
 import { addAction } from '../action.ts'
-import { createFile, findText, replaceFile } from '../files.ts'
+import { createFile, findText, publicFileMode, replaceFile } from '../files.ts'
 import { formatFields, formatTime, printable, show, type Terminal } from '../terminal.ts'
 
 interface EnrollOptions {
@@ -41,9 +41,7 @@ export function addRelay(program: Command, terminal: Terminal): void {
       await mkdir(folder, { recursive: true, mode: 0o755 })
       const made = (await createFile(key, makeRelayKey())) ? [key] : []
       const { request, digest } = await makeRelayRequest((await findText(key)) ?? '', key, name)
-      await replaceFile(place(enrolmentFiles.request), request)
-      // nothing in it is secret, and whoever carries it to the gateway may be another user
-      await chmod(place(enrolmentFiles.request), 0o644)
+      await replaceFile(place(enrolmentFiles.request), request, publicFileMode)
       if (await createFile(place(enrolmentFiles.config), document)) made.push(place(enrolmentFiles.config))
       return { made: [...made, place(enrolmentFiles.request)], digest }
     })

@@ -1,10 +1,11 @@
 /** `hsmgate tls relay …`: which relays of other hosts the gateway lets in. */
 import type { Command } from 'commander'
 import { addAction } from '../action.ts'
+import { publicFileMode } from '../files.ts'
 import { askGateway } from '../operator-client.ts'
 import { formatFields, formatTable, formatTime, printable, show, type Terminal } from '../terminal.ts'
 import { readSmallFile } from '../tls-files.ts'
-import { type FileOptions, publicFileMode, refuseExisting, writeCertificate, writeNewFile } from '../tls-options.ts'
+import { type FileOptions, refuseExisting, writeCertificate, writeNewFile } from '../tls-options.ts'
 
 interface Relay {
   readonly name: string
