@@ -4,7 +4,18 @@
  */
 import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync, type JsonWebKey, type KeyObject } from 'node:crypto'
-import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeReferencePem } from '../../src/tls-reference.ts'
@@ -14,18 +25,30 @@ import { findFreePort, startNginx } from '../support/nginx.ts'
 import { bindKey, offloadRecords } from '../support/offload.ts'
 import { buildProvider } from '../support/provider.ts'
 import { openTlsSites, type TlsSite, type TlsSites, visit } from '../support/tls-sites.ts'
-import { nginxSite, startApache, startHaproxy, startNginxSite, type WebServer } from '../support/web-servers.ts'
+import {
+  nginxSite,
+  type SiteOptions,
+  startApache,
+  startHaproxy,
+  startNginxSite,
+  type WebServer,
+} from '../support/web-servers.ts'
 
 const patience = { timeout: 120_000 }
 let gateway: TestGateway
 let sites: TlsSites
+/** As Debian's HAProxy has one: the signing socket is at the usual path inside of it. */
+let chroot: string
+const socketInside = '/run/hsmgate/sign.sock'
 
 beforeAll(async () => {
   buildProvider()
   const loopback = { address: '127.0.0.1', port: 0 }
-  gateway = await startGateway({
-    config: { listen: { kms: loopback, operator: { http: null }, offload: { mode: '0666' } } },
-  })
+  chroot = mkdtempSync(path.join(tmpdir(), 'hsmgate-chroot-'))
+  mkdirSync(path.join(chroot, path.dirname(socketInside)), { recursive: true })
+  chmodSync(chroot, 0o755)
+  const offload = { mode: '0666', moreSockets: [path.join(chroot, socketInside)] }
+  gateway = await startGateway({ config: { listen: { kms: loopback, operator: { http: null }, offload } } })
   // www-data's way to the socket
   execFileSync('chmod', ['-R', 'a+X', gateway.token.directory])
   sites = openTlsSites(gateway, gateway.gateway.endpoints.offload[0] as string)
@@ -33,6 +56,7 @@ beforeAll(async () => {
 afterAll(async () => {
   sites?.[Symbol.dispose]()
   await gateway?.[Symbol.asyncDispose]()
+  if (chroot !== undefined) rmSync(chroot, { recursive: true, force: true })
 })
 
 const childrenOf = (pid: number) =>
@@ -70,6 +94,31 @@ describe.runIf(process.getuid?.() === 0).each([
     })
   },
 )
+
+describe.runIf(process.getuid?.() === 0).each([
+  ['HAProxy', false],
+  ['HAProxy in asynchronous mode', true],
+])('a worker of %s in a chroot', (_name, isAsync) => {
+  it('finds the gateway at a socket inside of it, after a reload too', patience, async () => {
+    const site = await sites.make('ECC_NIST_P256')
+    const start = async (env: SiteOptions['env']) => {
+      const port = await findFreePort()
+      const more = `\nglobal\n  chroot ${chroot}`
+      return { port, server: await startHaproxy({ port, pairs: [site], env: { ...sites.env, ...env }, isAsync, more }) }
+    }
+    const inside = await start({ HSMGATE_ENDPOINTS: socketInside })
+    await using server = inside.server
+    expect(await visit(inside.port, [site])).toMatchObject({ status: 204 })
+    await server.reload()
+    expect(await visit(inside.port, [site])).toMatchObject({ status: 204 })
+    expect(await offloadRecords(gateway, site.name)).toHaveLength(2)
+    // The path of the gateway's own socket leads nowhere from there.
+    const lost = await start({ HSMGATE_DEADLINE_MS: '200' })
+    await using _lost = lost.server
+    await expect(visit(lost.port, [site])).rejects.toThrow()
+    expect(await offloadRecords(gateway, site.name)).toHaveLength(2)
+  })
+})
 
 /** Whether a process has a number anywhere in its memory: sixteen bytes of it, as libraries for big numbers write it or as protocols do. */
 function memoryHolds(pid: number, numbers: readonly Buffer[]): boolean {

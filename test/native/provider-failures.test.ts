@@ -2,6 +2,7 @@
  * What the provider does when the gateway fails: every way of failing ends inside the deadline with one clear reason on the OpenSSL error
  * queue, and what another endpoint or moment can still do is done. Times are bounds with room for a busy machine.
  */
+import { randomBytes } from 'node:crypto'
 import { chmodSync } from 'node:fs'
 import path from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -194,6 +195,17 @@ describe('a greeting', () => {
 })
 
 describe('a connection', () => {
+  it('leads into the abstract namespace, too, where no folder is in the way (unix(7))', async () => {
+    const name = `hsmgate-${process.pid}-${randomBytes(8).toString('hex')}`
+    await using endpoint = await startHksEndpoint({ socketPath: `\0${name}` })
+    const key = endpoint.addKey('P-256')
+    expect(said(await burst(key, 3, `@${name}`))).toEqual(oks(3))
+    expect(endpoint.connections.accepted).toBe(1)
+    await endpoint.stop()
+    const [attempt] = await burst(key, 1, `@${name}`, { HSMGATE_DEADLINE_MS: '200' })
+    expect(attempt?.said).toContain('all endpoints down')
+  })
+
   it('serves one operation after the other', async () => {
     await using endpoint = await startHksEndpoint()
     const key = endpoint.addKey('P-256')
