@@ -5,7 +5,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { createServer, type Server } from 'node:net'
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls'
-import { type TlsBinding, type TlsBindings, tlsPrincipalArn } from '../../authenticate/tls-bindings.ts'
+import { digestToken, type TlsBinding, type TlsBindings, tlsPrincipalArn } from '../../authenticate/tls-bindings.ts'
 import type { Principal } from '../../call.ts'
 import { GatewayError } from '../../error.ts'
 import type { TlsSigner } from '../../keys/keys.ts'
@@ -19,6 +19,7 @@ import type { OffloadEvents as Events } from './events.ts'
 import type { Request } from './frames.ts'
 import { OffloadError } from './offload-error.ts'
 import {
+  describePeer,
   findLocalPeer,
   findRelayPeer,
   type Peer,
@@ -144,7 +145,12 @@ export function createOffloadDoor(parts: OffloadDoorParts): OffloadDoor {
    * @throws GatewayError `CredentialsUnknown`, `Throttled`, OffloadError `PeerRefused`, `PeerExpired`, `PolicyRefused`
    */
   function callerOf(binding: TlsBinding | undefined, { token, peer, receivedMs, request }: Asked): Caller {
-    if (binding === undefined) throw new GatewayError('CredentialsUnknown')
+    if (binding === undefined) {
+      // enough to find the file and the server: `hsmgate tls show` has the digest of a reference's token
+      const digits = digestToken(token).toString('hex', 0, 4)
+      const detail = `token ${digits}.., presented by ${describePeer(peer)}`
+      throw new GatewayError('CredentialsUnknown', undefined, { detail })
+    }
     const refusal = refusalOfPeer(binding, peer, parts.isRelayApproved)
     if (refusal !== undefined && !isPeerJournaled(binding, receivedMs)) throw refusal
     const failure = refusalOfRequest(binding, request, receivedMs)

@@ -42,6 +42,13 @@ export function hasExpired(peer: Peer): boolean {
   return peer.kind === 'relay' && peer.notAfter <= Date.now()
 }
 
+/** For the log. */
+export function describePeer(peer: Peer): string {
+  return peer.kind === 'local'
+    ? `process ${peer.pid} of uid ${peer.uid}`
+    : `relay ${peer.spkiDigest.slice(0, 8)} (${peer.subject})`
+}
+
 export function sourceOf(peer: Peer, app: string): Source {
   if (peer.kind === 'local') return Object.freeze({ ip: 'local', userAgent: app })
   const tls = { version: 'TLSv1.3', cipherSuite: peer.cipher, host: '' }

@@ -1,4 +1,5 @@
 /** The door's manners towards its connections, with a pipeline that signs at a word. What calls mean is tested on a whole gateway. */
+import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import os from 'node:os'
@@ -36,6 +37,7 @@ let folder: string
 let stack: AsyncDisposableStack
 let waiting: { readonly call: Call; readonly answer: (outcome: Outcome) => void }[]
 let log: string[]
+let unauthenticated: (string | undefined)[]
 /** Calls are answered at once, or when the test says so. */
 let answersAtOnce: boolean
 let unread: { readonly isUnread: boolean; readonly read: () => Promise<void> }
@@ -45,6 +47,7 @@ beforeEach(() => {
   stack = new AsyncDisposableStack()
   waiting = []
   log = []
+  unauthenticated = []
   answersAtOnce = true
   unread = { isUnread: false, read: async () => {} }
 })
@@ -70,6 +73,7 @@ async function openDoor(limits: Partial<OffloadLimits> = {}): Promise<OpenDoor> 
         try {
           await call.authenticate()
         } catch (error) {
+          unauthenticated.push((error as GatewayError).detail)
           return { ok: false, error: error as GatewayError, authenticated: false }
         }
         if (answersAtOnce) return { ok: true, output: signature }
@@ -407,6 +411,18 @@ describe('a signing socket that closes', () => {
     await door.close()
     await one.closed
     expect(log).toContain('closed stopped')
+  })
+})
+
+describe('a token that nobody knows', () => {
+  it('is refused, and the operator learns which token it was and who came with it', async () => {
+    const { client } = await openDoor()
+    const unknown = Buffer.alloc(32, 7)
+    const one = await client([unknown])
+    expect(await one.sign({ keyId, input })).toMatchObject({ code: errorNumbers.unauthenticated })
+    const digits = createHash('sha256').update(unknown).digest('hex').slice(0, 8)
+    const who = `process ${process.pid} of uid ${process.getuid?.()}`
+    expect(unauthenticated).toEqual([`token ${digits}.., presented by ${who}`])
   })
 })
 
