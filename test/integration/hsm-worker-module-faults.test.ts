@@ -102,6 +102,19 @@ describe('a stale handle', () => {
   })
 })
 
+describe('a session object', () => {
+  it('is destroyed all the same when its caller had no time to wait for it', async () => {
+    await using single = await startWorker(token, { sessions: 1 })
+    const key = await generateKey(single, { spec: 'HMAC_256', usage: 'GENERATE_VERIFY_MAC', residence: 'session' })
+    const before = token.count('C_DestroyObject')
+    token.rules(['C_Sign to=1 hang=300'])
+    const busy = single.ask('sign', sign())
+    expect(await single.refusal('destroy', keyFields(key), 20)).toMatchObject({ code: 'DeadlineExceeded' })
+    await busy
+    await expect.poll(() => token.count('C_DestroyObject') - before).toBe(1)
+  })
+})
+
 describe('the making of a token key', () => {
   it.each(['0x5', '0x6', '0xd1'])('is tried once more on SoftHSM after %s', async (rv) => {
     token.rules([`C_GenerateKeyPair to=1 rv=${rv}`])

@@ -125,7 +125,11 @@ export async function destroySessionObject(jobs: Jobs, objects: Objects, call: C
   if (entry.purpose !== key.purpose) {
     throw refusal('KeyUsageInvalid', `session object of purpose ${entry.purpose} asked for as ${key.purpose}`)
   }
-  const rv = await jobs.destroySession(call, entry.handle)
+  const rv = await jobs.destroySession(call, entry.handle).catch((error) => {
+    // its reference is gone: nobody will ask again
+    jobs.discard(entry.handle)
+    throw error
+  })
   if (rv === undefined || jobs.profile.vanished.includes(rv)) return 0
   if (rv !== 0) throw jobs.failure(call, jobOp.destroy, rv)
   return 1
