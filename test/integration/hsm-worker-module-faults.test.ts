@@ -102,6 +102,22 @@ describe('a stale handle', () => {
   })
 })
 
+describe('a signature or MAC that ends early', () => {
+  // planned: the worker answers such a request without its event loop
+  it.each([false, true])('is withheld, planned: %s', async (isPlanned) => {
+    await using worker = await startWorker(token)
+    const macKey = await generateKey(manage, { spec: 'HMAC_256', usage: 'GENERATE_VERIFY_MAC' })
+    const mac = { ...keyFields(macKey), algorithm: algorithmCode('HMAC_SHA_256'), message: Buffer.from('message') }
+    if (isPlanned) {
+      await worker.ask('sign', sign())
+      expect((await worker.ask('mac', mac)).mac).toHaveLength(32)
+    }
+    token.rules(['C_Sign short=1'])
+    expect(await worker.refusal('sign', sign())).toMatchObject({ code: 'HsmFailure' })
+    expect(await worker.refusal('mac', mac)).toMatchObject({ code: 'HsmFailure' })
+  })
+})
+
 describe('a session object', () => {
   it('is destroyed all the same when its caller had no time to wait for it', async () => {
     await using single = await startWorker(token, { sessions: 1 })

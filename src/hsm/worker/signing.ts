@@ -69,7 +69,7 @@ export class Signing {
     const entry = algorithm === 'MATERIAL_ID' ? undefined : macEntries[algorithm]
     if (entry === undefined || !entry.specs.includes(key.spec)) return undefined
     const { mechanism, macBytes } = entry
-    const lengths = { inputMin: 0, inputMax: plannedBytesMax, outputMin: 0, outputMax: macBytes }
+    const lengths = { inputMin: 0, inputMax: plannedBytesMax, outputMin: macBytes, outputMax: macBytes }
     return this.#plan(key, { mechanism, params: null, prefix: null, ...lengths })
   }
 
@@ -110,7 +110,9 @@ export class Signing {
     }
     const { mechanism, macBytes } = entry
     const result = await this.#objects.run(call, key, jobOp.sign, mechanism, null, message, null, macBytes)
-    return this.#output(call, jobOp.sign, result)
+    const mac = this.#output(call, jobOp.sign, result)
+    if (mac.length !== macBytes) throw refusal('HsmFailure', 'MAC of an unexpected length', 'B')
+    return mac
   }
 
   /** The peer's point is checked before the module sees it: OpenSSL refuses points off the curve. */
