@@ -295,6 +295,17 @@ TEST("a pipe gives a request whose plan fails to its owner, and forgets the plan
     while (ends.failed.size() < 2)
         ends.wait();
     CHECK_EQUAL(ends.failed[1].rv, CK_RV{CKR_OK});
+
+    /* The module gets more room when it asks, but that was not the plan. */
+    Plan shorter = macPlan(longer.key);
+    shorter.outputMin = 0;
+    shorter.outputMax = 31;
+    ends.pipe->remember(question("key"), shorter);
+    ends.send(refused);
+    while (ends.failed.size() < 3)
+        ends.wait();
+    CHECK_EQUAL(ends.failed[2].rv, CK_RV{CKR_OK});
+    CHECK_EQUAL(ends.failed[2].key, shorter.key);
     ends.pipe->attach(nullptr);
 }
 
