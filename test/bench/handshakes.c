@@ -4,7 +4,7 @@
  *
  *   handshakes --port n --connections n --seconds s --sigalgs list [--offer 1]
  *
- * A handshake counts when the signature is one of --sigalgs, the answer is 204 and no session was
+ * A handshake counts when the signature is one of --sigalgs, the answer is 200 and no session was
  * resumed. With --offer each connection offers the last session that the server gave: that none is
  * taken shows that the server resumes nothing. Prints one line of JSON; latency is from connect to
  * the server's Finished.
@@ -169,7 +169,7 @@ static bool advance(struct visitor *visitor, const char **problem)
         visitor->bytes += (size_t)count;
         if (strstr(visitor->answer, "\r\n\r\n") == NULL)
             continue;
-        if (strncmp(visitor->answer, "HTTP/1.1 204", 12) == 0)
+        if (strncmp(visitor->answer, "HTTP/1.1 200", 12) == 0)
             return true;
         *problem = "status of the answer";
         return false;

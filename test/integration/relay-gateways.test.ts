@@ -158,9 +158,9 @@ it(
     await using server = await startSite(relay, {
       deadlineMs: 1000,
       more: `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${fileSite.certificate};
-      ssl_certificate_key ${fileSite.reference}; location / { return 204; } }`,
+      ssl_certificate_key ${fileSite.reference}; location / { return 200; } }`,
     })
-    expect(await visit(server.port, [site])).toMatchObject({ status: 204 })
+    expect(await visit(server.port, [site])).toMatchObject({ status: 200 })
     await Promise.all([first.kill(), second.kill()])
 
     await using client = await connectHks(relay.socket, { tokens: [key.token] })

@@ -90,7 +90,7 @@ describe('NGINX', () => {
     process.kill(before, 'SIGUSR2')
     await expect.poll(() => nginx.errorLog(), poll).toMatch(/No supported data to decode[\s\S]*exited with code 1/)
     expect(nginx.masterPid()).toBe(before)
-    expect(await visit(port, [served.site])).toMatchObject({ status: 204 })
+    expect(await visit(port, [served.site])).toMatchObject({ status: 200 })
   })
 
   it('serves on with a new worker when one is killed', patience, async () => {
@@ -100,7 +100,7 @@ describe('NGINX', () => {
     await visit(port, [served.site])
     process.kill(Number(workers()[0]), 'SIGKILL')
     await expect.poll(() => workers().length, poll).toBe(2)
-    expect(await visit(port, [served.site])).toMatchObject({ status: 204, isReused: false })
+    expect(await visit(port, [served.site])).toMatchObject({ status: 200, isReused: false })
   })
 })
 
@@ -135,7 +135,7 @@ const frozenUnder: Readonly<
 > = {
   NGINX: (site, pair, filePort) => {
     const neighbour = `server { listen 127.0.0.1:${filePort} ssl; ssl_certificate ${pair.certificate};
-      ssl_certificate_key ${pair.reference}; location / { return 204; } }`
+      ssl_certificate_key ${pair.reference}; location / { return 200; } }`
     return startNginxSite({ ...site, more: neighbour })
   },
   'Apache event': (site, pair, filePort) => {
@@ -145,7 +145,7 @@ const frozenUnder: Readonly<
         SSLEngine on
         SSLCertificateFile ${pair.certificate}
         SSLCertificateKeyFile ${pair.reference}
-        Redirect 204 /
+        Redirect 200 /
       </VirtualHost>`
     return startApache('event', { ...site, main })
   },
@@ -155,7 +155,7 @@ const frozenUnder: Readonly<
     const neighbour = `
 frontend neighbour
   bind 127.0.0.1:${filePort} ssl crt ${pem}
-  http-request return status 204
+  http-request return status 200
 global
   nbthread 1`
     return startHaproxy({ ...site, more: neighbour })
@@ -181,7 +181,7 @@ describe('a gateway that is frozen', () => {
         const times: number[] = []
         for (let time = 0; time < 15; time++) {
           const begunMs = performance.now()
-          expect((await visit(filePort, [inFile])).status).toBe(204)
+          expect((await visit(filePort, [inFile])).status).toBe(200)
           times.push(performance.now() - begunMs)
         }
         return times.sort((a, b) => a - b)[7]!

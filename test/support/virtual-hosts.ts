@@ -40,7 +40,7 @@ export async function startNginxHosts(all: VirtualHosts): Promise<HostsServer> {
     const keys = host.pairs.map(
       ({ certificate, reference }) => `ssl_certificate ${certificate}; ssl_certificate_key ${reference};`,
     )
-    return `server { ${head} server_name ${host.name}; ${keys.join(' ')} ${nginxStaple(host)} location / { return 204; } }`
+    return `server { ${head} server_name ${host.name}; ${keys.join(' ')} ${nginxStaple(host)} location / { return 200; } }`
   }
   const now = `listen 127.0.0.1:${all.port} ssl http2; ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers ${ciphers};`
   const old = `listen 127.0.0.1:${all.oldPort} ssl; ssl_protocols TLSv1 TLSv1.1 TLSv1.2; ssl_ciphers ${oldCiphers};`
@@ -70,7 +70,7 @@ export async function startApacheHosts(all: VirtualHosts): Promise<HostsServer> 
   ${lines}
   ${keys.join('\n  ')}
   ${url === undefined ? '' : `SSLUseStapling on\n  SSLStaplingForceURL ${url}`}
-  Redirect 204 /
+  Redirect 200 /
 </VirtualHost>`
   }
   const now = `SSLProtocol -all +TLSv1.2 +TLSv1.3\n  SSLCipherSuite ${ciphers}`

@@ -61,7 +61,7 @@ export function nginxSite({
     ({ certificate, reference }) => `ssl_certificate ${certificate}; ssl_certificate_key ${reference};`,
   )
   return `ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off; keepalive_timeout 0;
-  server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} ${server} location / { return 204; } } ${more}`
+  server { listen 127.0.0.1:${port} ssl; ${keys.join(' ')} ${server} location / { return 200; } } ${more}`
 }
 
 /** `mpm`: event or prefork. `main`: lines behind the site, outside of its virtual host. */
@@ -92,7 +92,7 @@ ${mpm === 'event' ? 'StartServers 1\nServerLimit 4\nThreadsPerChild 16\nMaxReque
   SSLEngine on
   SSLProtocol -all +TLSv1.2 +TLSv1.3
 ${site.pairs.map(({ certificate, reference }) => `  SSLCertificateFile ${certificate}\n  SSLCertificateKeyFile ${reference}`).join('\n')}
-  Redirect 204 /
+  Redirect 200 /
   ${site.more ?? ''}
 </VirtualHost>
 ${site.main ?? ''}
@@ -148,7 +148,7 @@ defaults
   option httpclose
 frontend site
   bind 127.0.0.1:${site.port} ssl crt ${pem} ${site.bind ?? ''}
-  http-request return status 204
+  http-request return status 200
   ${site.more ?? ''}
 `,
   )
