@@ -1,7 +1,8 @@
 /**
  * `npm run bench:tls`: web servers that shake hands with keys from a file, from the module through libp11, from the gateway and through a
- * relay, side by side in one run; the same with a slow module; and the signature alone. Figures are for reading; the ratios hold on any
- * machine whose cores are not all taken.
+ * relay, side by side in one run; the same with a slow module; and the signature alone. Figures are for reading, the ratios hold on other
+ * machines, too. Rounds are short and many, what is compared stands next to each other, and a comparison is the median of those of the
+ * rounds: shared machines change their speed by half from one second to the next.
  */
 import os from 'node:os'
 import { parseArgs } from 'node:util'
@@ -25,7 +26,7 @@ const usage = `npm run bench:tls -- [options]
   --connections n                     handshakes at one time (16)
   --workers n                         NGINX worker processes (2)
   --profile folder                    CPU profiles of gateway and workers, for reading with Chrome or speedscope
-  --rounds n, --seconds s             rounds of each measurement (3) and their length (0.8)
+  --rounds n, --seconds s             rounds of each measurement (9) and their length (0.3)
 `
 const { values } = parseArgs({
   options: {
@@ -39,10 +40,11 @@ const { values } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 })
-const rounds = Number(values.rounds ?? (values.quick ? 1 : 3))
-const seconds = Number(values.seconds ?? (values.quick ? 0.3 : 0.8))
-/** Of the slow module, whose figures differ by multiples. */
-const latencyRounds = Math.min(rounds, 2)
+const rounds = Number(values.rounds ?? (values.quick ? 1 : 9))
+const roundSeconds = Number(values.seconds ?? 0.3)
+/** Of the slow module: few handshakes in a second, whose figures differ by multiples. */
+const latencyRounds = Math.min(rounds, 3)
+const latencySeconds = 2 * roundSeconds
 const connections = Number(values.connections)
 const workers = Number(values.workers)
 const parts = values.only.split(',')
@@ -71,6 +73,9 @@ interface Cell {
 }
 
 const of = (cell: Cell | undefined, pick: (load: Load) => number) => median((cell?.loads ?? []).map(pick))
+/** Of one cell over another in the same round. */
+const ratioOf = (cell: Cell | undefined, to: Cell | undefined, pick: (load: Load) => number) =>
+  median((cell?.loads ?? []).map((load, round) => pick(load) / (to?.loads[round] ? pick(to.loads[round]) : Number.NaN)))
 const total = (cells: readonly Cell[], pick: (load: Load) => number) =>
   cells.reduce((sum, { loads }) => loads.reduce((inner, load) => inner + pick(load), sum), 0)
 
@@ -80,7 +85,7 @@ async function run(): Promise<void> {
   write(
     `hsmgate bench:tls: ${os.availableParallelism()} × ${cpu?.model}, load average ${os.loadavg()[0]?.toFixed(1)}; `,
   )
-  write(`TLS 1.3, ${connections} connections, medians of ${rounds} rounds of ${seconds} s\n`)
+  write(`TLS 1.3, ${connections} connections, medians of ${rounds} rounds of ${roundSeconds} s\n`)
   await using stage = await openStage(values.profile)
   if (!stage.sources.has('libp11')) {
     write('\n(b) is left out: libp11 is missing; remedy: apt-get install libengine-pkcs11-openssl\n')
@@ -133,15 +138,24 @@ async function run(): Promise<void> {
 async function measure(stage: Stage, server: ServerName, sources: readonly Source[]): Promise<readonly Cell[]> {
   await using running = new AsyncDisposableStack()
   const cells: Cell[] = []
-  for (const source of sources) {
-    const contender = running.use(await startContender(stage, server, source, workers))
-    for (const kind of kinds) cells.push({ contender, kind, delayMs: 0, loads: [] })
+  const contenders: Contender[] = []
+  for (const source of sources) contenders.push(running.use(await startContender(stage, server, source, workers)))
+  for (const kind of kinds) {
+    for (const contender of contenders) cells.push({ contender, kind, delayMs: 0, loads: [] })
   }
   await measureCells(stage, cells)
   return cells
 }
 
-async function measureCells(stage: Stage, cells: readonly Cell[], count = rounds, warmUp = true): Promise<void> {
+async function measureCells(
+  stage: Stage,
+  cells: readonly Cell[],
+  { count, seconds, warmUp }: { count: number; seconds: number; warmUp: boolean } = {
+    count: rounds,
+    seconds: roundSeconds,
+    warmUp: true,
+  },
+): Promise<void> {
   for (const { contender, kind } of warmUp ? cells : []) {
     const proof = await loadContender(stage, contender, { kind, connections, seconds: warmUpSeconds, offers: true })
     const isExpected = proof.negotiated.startsWith('TLSv1.3') && proof.resumed === 0
@@ -174,14 +188,15 @@ async function measureLatencies(stage: Stage): Promise<readonly Cell[]> {
   for (const delayMs of latenciesMs) {
     stage.setDelay(delayMs)
     const cells = contenders.map((contender): Cell => ({ contender, kind: 'P-256', delayMs, loads: [] }))
-    await measureCells(stage, cells, latencyRounds, delayMs === latenciesMs[0])
+    const isFirst = delayMs === latenciesMs[0]
+    await measureCells(stage, cells, { count: latencyRounds, seconds: latencySeconds, warmUp: isFirst })
     all.push(...cells)
   }
   stage.setDelay(0)
   return all
 }
 
-const signers = ['module', ...allSources] as const satisfies readonly Signer[]
+const signers = ['file', 'libp11', 'module', 'gateway', 'relay'] as const satisfies readonly Signer[]
 
 async function measureSignatures(stage: Stage, signings: Map<string, Signing[]>): Promise<void> {
   const available = signers.filter((signer) => signer === 'module' || stage.sources.has(signer))
@@ -190,7 +205,7 @@ async function measureSignatures(stage: Stage, signings: Map<string, Signing[]>)
       for (const kind of kinds) {
         for (const signer of available) {
           const name = nameOf(kind, signer, everyMicros)
-          const signing = await measureSigning(stage, signer, kind, { seconds: seconds / 2, everyMicros })
+          const signing = await measureSigning(stage, signer, kind, { seconds: roundSeconds, everyMicros })
           signings.set(name, [...(signings.get(name) ?? []), signing])
         }
       }
@@ -207,16 +222,15 @@ function formatHandshakes(cells: readonly Cell[]): string {
     .toSorted((one, other) => kinds.indexOf(one.kind) - kinds.indexOf(other.kind))
     .map((cell): Row => {
       const file = findCell(cells, cell.contender.server, 'file', cell.kind)
-      const worker = of(cell, ({ workerMicros }) => workerMicros)
       return [
         `${cell.contender.server}, ${cell.kind}`,
         labels[cell.contender.source],
         of(cell, ({ perSecond }) => perSecond),
-        percent(of(cell, ({ perSecond }) => perSecond) / of(file, ({ perSecond }) => perSecond)),
+        percent(ratioOf(cell, file, ({ perSecond }) => perSecond)),
         of(cell, ({ p50Micros }) => p50Micros) / 1000,
         of(cell, ({ p99Micros }) => p99Micros) / 1000,
-        worker,
-        worker / of(file, ({ workerMicros }) => workerMicros),
+        of(cell, ({ workerMicros }) => workerMicros),
+        ratioOf(cell, file, ({ workerMicros }) => workerMicros),
         of(cell, ({ signerMicros }) => signerMicros),
         of(cell, ({ cpuMicros }) => cpuMicros),
         total([cell], ({ failed }) => failed),
@@ -247,20 +261,23 @@ function formatLatencies(cells: readonly Cell[]): string {
 
 type Signings = ReadonlyMap<string, readonly Signing[]>
 
-const p50Of = (signings: Signings, kind: Kind, signer: Signer, everyMicros: number) =>
-  median((signings.get(nameOf(kind, signer, everyMicros)) ?? []).map(({ p50Micros }) => p50Micros))
+/** Microseconds of the median signature above that of the module alone in the same round. */
+function addedTo(signings: Signings, kind: Kind, signer: Signer, everyMicros: number): number {
+  const module = signings.get(nameOf(kind, 'module', everyMicros)) ?? []
+  const list = signings.get(nameOf(kind, signer, everyMicros)) ?? []
+  return median(list.map(({ p50Micros }, round) => p50Micros - (module[round]?.p50Micros ?? Number.NaN)))
+}
 
 function formatSignings(signings: Signings, everyMicros: number): string {
   const rows = kinds.flatMap((kind) =>
     signers.map((signer): Row => {
       const list = signings.get(nameOf(kind, signer, everyMicros)) ?? []
-      const p50 = p50Of(signings, kind, signer, everyMicros)
       return [
         `${kind}, ${labels[signer]}`,
         median(list.map(({ perSecond }) => perSecond)),
-        p50,
+        median(list.map(({ p50Micros }) => p50Micros)),
         median(list.map(({ p99Micros = Number.NaN }) => p99Micros)),
-        signer === 'module' ? Number.NaN : p50 - p50Of(signings, kind, 'module', everyMicros),
+        signer === 'module' ? Number.NaN : addedTo(signings, kind, signer, everyMicros),
         median(list.map(({ cpuMicros }) => cpuMicros)),
       ]
     }),
@@ -281,8 +298,6 @@ function findCell(cells: readonly Cell[], server: ServerName, source: Source, ki
 function formatTargets(cells: readonly Cell[], signings: Signings): string {
   const perSecond = (load: Load) => load.perSecond
   const cpu = (load: Load) => load.workerMicros
-  const ratio = (pick: (load: Load) => number, [top, bottom]: readonly [Cell | undefined, Cell | undefined]) =>
-    of(top, pick) / of(bottom, pick)
   const nginx = (source: Source, kind: Kind) => findCell(cells, 'NGINX', source, kind)
   const p256 = [nginx('gateway', 'P-256'), nginx('file', 'P-256')] as const
   const rsa = [nginx('gateway', 'RSA-2048'), nginx('libp11', 'RSA-2048')] as const
@@ -302,21 +317,20 @@ function formatTargets(cells: readonly Cell[], signings: Signings): string {
   ]
   const added = rhythms.flatMap((everyMicros) =>
     kinds.map((kind) => {
-      const p50 = (signer: Signer) => p50Of(signings, kind, signer, everyMicros)
       const name = `${kind}, ${describeRhythm(everyMicros)}: p50 µs that provider and gateway add to the module`
-      return most(name, p50('gateway') - p50('module'), 120)
+      return most(name, addedTo(signings, kind, 'gateway', everyMicros), 120)
     }),
   )
   return formatTable(
     ['', 'figure', 'target', ''],
     [
-      least('NGINX P-256: handshakes/s of (c) over (a)', ratio(perSecond, p256), 0.85),
-      most('NGINX P-256: worker CPU per handshake of (c) over (a)', ratio(cpu, p256), 1.1),
-      least('NGINX RSA-2048: handshakes/s of (c) over (b)', ratio(perSecond, rsa), 1.2),
+      least('NGINX P-256: handshakes/s of (c) over (a)', ratioOf(...p256, perSecond), 0.85),
+      most('NGINX P-256: worker CPU per handshake of (c) over (a)', ratioOf(...p256, cpu), 1.1),
+      least('NGINX RSA-2048: handshakes/s of (c) over (b)', ratioOf(...rsa, perSecond), 1.2),
       ...added,
       least(
         'HAProxy at 5 ms: asynchronous over synchronous',
-        ratio(perSecond, [haproxy('HAProxy async'), haproxy('HAProxy')]),
+        ratioOf(haproxy('HAProxy async'), haproxy('HAProxy'), perSecond),
         5,
       ),
       ['failed handshakes', String(failed), '0', cells.length === 0 ? '-' : failed === 0 ? 'met' : 'MISSED'],
