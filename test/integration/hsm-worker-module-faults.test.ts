@@ -199,14 +199,10 @@ describe('the proof at the start', () => {
   })
 
   it('believes no module that ignores what a tag says', async () => {
-    const probeBlind = async () => {
-      token.rules(['C_Decrypt rv=0x0'])
-      await using blind = await startWorker(token)
-      token.clear()
-      return (await blind.ask('probe', {})).capabilities
-    }
-    // The rule leaves decryptions active. A session that is found so is opened anew and takes its keys with it, which may fail a
-    // proof that was under way; the gateway then asks again, as here.
-    expect(await probeBlind().catch(probeBlind)).toMatchObject({ construction: 'none', gcmIv: 'none' })
+    token.rules(['C_Decrypt rv=0x0 after'])
+    await using blind = await startWorker(token)
+    token.clear()
+    const { capabilities } = await blind.ask('probe', {})
+    expect(capabilities).toMatchObject({ construction: 'none', gcmIv: 'none' })
   })
 })

@@ -1,13 +1,10 @@
 #include "check.h"
 #include "job.h"
-#include "queue.h"
 #include "secret.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
 
 using namespace hsmgate;
 using namespace hsmgate::test;
@@ -69,52 +66,4 @@ TEST("a job copies what it is given and wipes it at reset")
     CHECK(allZero(copies, 6));
     job.load(params, input, aux, true);
     CHECK(job.input.data() == input.data());
-}
-
-TEST("a bounded queue refuses what it has no room for, and everything once closed")
-{
-    BoundedQueue<int> queue(2);
-    int item = 7;
-    CHECK(queue.offer(item) == Offer::accepted);
-    CHECK(queue.offer(item) == Offer::accepted);
-    CHECK(queue.offer(item) == Offer::full);
-    queue.close();
-    CHECK(queue.offer(item) == Offer::closed);
-    CHECK(queue.take(item));
-    CHECK(queue.take(item));
-    CHECK(!queue.take(item));
-}
-
-TEST("a bounded queue hands every item to exactly one of many consumers")
-{
-    constexpr int perProducer = 5000;
-    BoundedQueue<std::unique_ptr<int>> queue(64);
-    std::atomic<int64_t> sum{0};
-    std::atomic<int> count{0};
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 3; i++)
-        threads.emplace_back([&] {
-            std::unique_ptr<int> item;
-            while (queue.take(item)) {
-                sum += *item;
-                count++;
-            }
-        });
-    std::vector<std::thread> producers;
-    for (int i = 0; i < 3; i++)
-        producers.emplace_back([&, i] {
-            for (int j = 0; j < perProducer; j++) {
-                auto item = std::make_unique<int>(i * perProducer + j);
-                while (queue.offer(item) == Offer::full)
-                    std::this_thread::yield();
-            }
-        });
-    for (std::thread &thread : producers)
-        thread.join();
-    queue.close();
-    for (std::thread &thread : threads)
-        thread.join();
-    constexpr int64_t n = 3 * perProducer;
-    CHECK_EQUAL(count.load(), static_cast<int>(n));
-    CHECK_EQUAL(sum.load(), n * (n - 1) / 2);
 }

@@ -404,6 +404,51 @@ TEST("a pipe's frames stay whole when many threads write")
     ends.pipe->attach(nullptr);
 }
 
+TEST("a pipe leaves nothing unread, however busy its sessions are")
+{
+    for (const unsigned sessions : {1U, 3U}) {
+        Ends ends;
+        Runner runner(softhsm(), sessions);
+        CHECK(!runner.open().failed());
+        const CK_OBJECT_HANDLE key = makeMacKey(runner);
+        ends.pipe->attach(&runner.pool());
+        ends.pipe->remember(question("key"), macPlan(key));
+        constexpr uint32_t bursts = 400;
+        const Bytes other = request(bursts, "other", "message");
+        size_t others = 0;
+        /* Bursts of one request to eight, some for the owner, some cut in two. */
+        uint32_t random = 1;
+        for (uint32_t burst = 0; burst < bursts; burst++) {
+            random = random * 1664525 + 1013904223;
+            const unsigned count = 1 + (random >> 24) % 8;
+            Bytes content;
+            for (unsigned i = 0; i < count; i++)
+                content = content + request(burst * 8 + i, "key", "message");
+            if ((random >> 20) % 2 == 0) {
+                content = content + other;
+                others++;
+            }
+            const auto middle = content.begin() + (random >> 8) % content.size();
+            ends.send({content.begin(), middle});
+            if ((random >> 21) % 4 == 0)
+                std::this_thread::yield();
+            ends.send({middle, content.end()});
+            std::vector<bool> isAnswered(count);
+            for (unsigned i = 0; i < count; i++) {
+                const Bytes whole = ends.receive(4 + 4 + 1 + 4 + 4 + 32);
+                const size_t id = (whole[4] | size_t{whole[5]} << 8) - burst * 8;
+                CHECK(id < count && !isAnswered[id]);
+                isAnswered[id] = true;
+            }
+        }
+        ends.waitForFrames(others * other.size());
+        CHECK_EQUAL(ends.frames.size(), others * other.size());
+        ends.pipe->attach(nullptr);
+        ends.send(other);
+        ends.waitForFrames((others + 1) * other.size());
+    }
+}
+
 TEST("a pipe ends with the first length that no frame has")
 {
     for (const size_t length : {size_t{0}, size_t{8}, size_t{16 * 1024 * 1024 + 1}}) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <optional>
+#include <poll.h>
 #include <sys/socket.h>
 #include <system_error>
 #include <thread>
@@ -95,7 +96,7 @@ void Pipe::start()
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-        std::thread([self = shared_from_this()] { self->read(); }).detach();
+        std::thread([self = shared_from_this()] { self->run(); }).detach();
     } catch (...) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         throw;
@@ -106,8 +107,15 @@ void Pipe::start()
 void Pipe::attach(Pool *pool)
 {
     const std::lock_guard lock(plansMutex_);
+    if (pool_ != nullptr)
+        pool_->unwatch();
+    cover();
     pool_ = pool;
     plans_.clear();
+    if (pool == nullptr || !pool->watch(shared_from_this()))
+        return;
+    const std::lock_guard turn(turnMutex_);
+    isOwnTurn_ = false;
 }
 
 void Pipe::remember(std::span<const uint8_t> question, Plan plan)
@@ -150,70 +158,153 @@ PipeState Pipe::drain(SecretBytes &frames, std::vector<Failed> &failed)
     return state_;
 }
 
-void Pipe::read()
+void Pipe::run()
 {
-    PipeState state = PipeState::closed;
-    try {
-        SecretBytes buffer(readBytes);
-        size_t filled = 0;
-        for (;;) {
-            const ssize_t got = ::read(fd_, buffer.data() + filled, buffer.size() - filled);
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got <= 0)
-                break;
-            filled += static_cast<size_t>(got);
-            if (!parse(buffer, filled)) {
-                state = PipeState::broken;
-                break;
+    Reader reader{false, nullptr};
+    while (waitForTurn()) {
+        pollfd readable{fd_, POLLIN, 0};
+        (void)poll(&readable, 1, -1);
+        readAll(reader);
+        leaveToIdle();
+    }
+}
+
+bool Pipe::waitForTurn()
+{
+    std::unique_lock lock(turnMutex_);
+    turnCame_.wait(lock, [this] { return isOwnTurn_; });
+    return !isEnded_.load();
+}
+
+/* A session thread that stops being the last idle one, or leaves something unread, calls `cover`
+ * after this looked. */
+void Pipe::leaveToIdle()
+{
+    const std::lock_guard lock(plansMutex_);
+    if (pool_ == nullptr)
+        return;
+    {
+        const std::lock_guard turn(turnMutex_);
+        isOwnTurn_ = false;
+    }
+    if (!pool_->hasIdle() || again_.load() || isEnded_.load())
+        cover();
+}
+
+void Pipe::cover() noexcept
+{
+    {
+        const std::lock_guard lock(turnMutex_);
+        if (isOwnTurn_)
+            return;
+        isOwnTurn_ = true;
+    }
+    turnCame_.notify_one();
+}
+
+std::unique_ptr<Job> Pipe::serve() noexcept
+{
+    Reader reader{true, nullptr};
+    readAll(reader);
+    return std::move(reader.first);
+}
+
+void Pipe::readAll(Reader &reader) noexcept
+{
+    again_.store(true);
+    while (again_.load() && !isEnded_.load() && readMutex_.try_lock()) {
+        bool isEmpty = true;
+        {
+            const std::lock_guard lock(readMutex_, std::adopt_lock);
+            again_.store(false);
+            try {
+                isEmpty = readUntilEmpty(reader);
+            } catch (const std::bad_alloc &) {
+                /* The other end sees its frames unanswered, and the process end. */
+                end(PipeState::closed);
             }
         }
-    } catch (const std::bad_alloc &) {
-        /* The other end sees its frames unanswered, and the process end. */
+        if (!isEmpty) {
+            again_.store(true);
+            cover();
+            return;
+        }
     }
+}
+
+bool Pipe::readUntilEmpty(Reader &reader)
+{
+    for (;;) {
+        if (reader.isSession && isInboxFull())
+            return false;
+        if (buffer_.size() == 0)
+            buffer_.resize(readBytes);
+        const ssize_t got =
+            recv(fd_, buffer_.data() + filled_, buffer_.size() - filled_, MSG_DONTWAIT);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            return true;
+        if (got <= 0) {
+            end(PipeState::closed);
+            return true;
+        }
+        filled_ += static_cast<size_t>(got);
+        if (!parse(reader)) {
+            end(PipeState::broken);
+            return true;
+        }
+    }
+}
+
+void Pipe::end(PipeState state)
+{
+    buffer_.release();
     {
         const std::lock_guard lock(inboxMutex_);
         state_ = state;
     }
+    isEnded_.store(true);
+    cover();
     wake_();
 }
 
-bool Pipe::parse(SecretBytes &buffer, size_t &filled)
+bool Pipe::parse(Reader &reader)
 {
     size_t at = 0;
     size_t wanted = 0;
     /* Frames for the owner go to him together. */
     size_t handed = 0;
     bool isSound = true;
-    while (filled - at >= lengthBytes) {
-        const size_t length = u32At(buffer.data() + at);
+    while (filled_ - at >= lengthBytes) {
+        const size_t length = u32At(buffer_.data() + at);
         isSound = length >= headBytes && length <= frameBytesMax;
         if (!isSound)
             break;
         wanted = lengthBytes + length;
-        if (filled - at < wanted)
+        if (filled_ - at < wanted)
             break;
-        if (answer({buffer.data() + at, wanted})) {
-            hand({buffer.data() + handed, at - handed});
+        if (answer(reader, {buffer_.data() + at, wanted})) {
+            hand(reader, {buffer_.data() + handed, at - handed});
             handed = at + wanted;
         }
         at += wanted;
         wanted = 0;
     }
-    hand({buffer.data() + handed, at - handed});
-    std::memmove(buffer.data(), buffer.data() + at, filled - at);
-    wipe(buffer.data() + filled - at, at);
-    filled -= at;
-    if (wanted > buffer.size())
-        buffer.resize(wanted);
-    else if (filled == 0 && buffer.size() > readBytes) {
-        buffer.release();
-        buffer.resize(readBytes);
+    hand(reader, {buffer_.data() + handed, at - handed});
+    std::memmove(buffer_.data(), buffer_.data() + at, filled_ - at);
+    wipe(buffer_.data() + filled_ - at, at);
+    filled_ -= at;
+    if (wanted > buffer_.size())
+        buffer_.resize(wanted);
+    else if (filled_ == 0 && buffer_.size() > readBytes) {
+        buffer_.release();
+        buffer_.resize(readBytes);
     }
     return isSound;
 }
 
-bool Pipe::answer(std::span<const uint8_t> frame)
+bool Pipe::answer(Reader &reader, std::span<const uint8_t> frame)
 {
     const std::optional<size_t> inputAt = findInput(frame);
     if (!inputAt)
@@ -245,6 +336,11 @@ bool Pipe::answer(std::span<const uint8_t> frame)
     job->finisher = this;
     job->endsAt = std::chrono::steady_clock::now() +
                   std::chrono::milliseconds(u32At(frame.data() + budgetAt));
+    if (reader.isSession && !reader.first) {
+        job->submitted = std::chrono::steady_clock::now();
+        reader.first = std::move(job);
+        return true;
+    }
     if (pool_->submit(job) == Offer::accepted)
         return true;
     pool_->putBack(std::move(job));
@@ -296,14 +392,21 @@ void Pipe::handFailed(const Job &job)
         wake_();
 }
 
-void Pipe::hand(std::span<const uint8_t> frames)
+bool Pipe::isInboxFull()
+{
+    const std::lock_guard lock(inboxMutex_);
+    return frames_.size() >= inboxBytesMax;
+}
+
+void Pipe::hand(const Reader &reader, std::span<const uint8_t> frames)
 {
     if (frames.empty())
         return;
     bool isFirst;
     {
         std::unique_lock lock(inboxMutex_);
-        inboxRoom_.wait(lock, [&] { return frames_.size() < inboxBytesMax; });
+        if (!reader.isSession)
+            inboxRoom_.wait(lock, [&] { return frames_.size() < inboxBytesMax; });
         isFirst = frames_.empty() && failed_.empty();
         const size_t before = frames_.size();
         frames_.resize(before + frames.size());

@@ -1,7 +1,8 @@
 /*
- * The worker's end of its pipe to the gateway. A thread reads frames (src/hsm/frames.ts); what a
- * plan answers goes straight to the pool and from its session thread back into the pipe, without
- * the event loop; everything else waits for the owner in `drain`.
+ * The worker's end of its pipe to the gateway. The pool's session threads read its frames
+ * (src/hsm/frames.ts): who finds a request that has a plan performs and answers it, without another
+ * thread or the event loop; everything else waits for the owner in `drain`. A thread of the pipe's
+ * own reads where they can't: before there is a pool, and while all of them work.
  *
  * A plan is what the owner found out once for one question, the bytes of a request up to its input:
  * which key object, mechanism and lengths they stand for. It holds until the owner forgets it or a
@@ -15,6 +16,7 @@
 #include "job.h"
 #include "pool.h"
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -61,7 +63,7 @@ enum class PipeState : uint8_t {
     broken,
 };
 
-class Pipe final : public Finisher, public std::enable_shared_from_this<Pipe>
+class Pipe final : public Finisher, public Source, public std::enable_shared_from_this<Pipe>
 {
 public:
     /* Of all plans; the owner that reaches it starts anew. */
@@ -90,12 +92,29 @@ public:
 
     void finish(Pool &pool, std::unique_ptr<Job> job) noexcept override;
 
+    int descriptor() const noexcept override { return fd_; }
+    std::unique_ptr<Job> serve() noexcept override;
+    void cover() noexcept override;
+
 private:
-    void read();
+    /* Who reads: a session thread takes the first job itself, and never waits for the owner. */
+    struct Reader {
+        const bool isSession;
+        std::unique_ptr<Job> first;
+    };
+
+    void run();
+    bool waitForTurn();
+    void leaveToIdle();
+    void readAll(Reader &reader) noexcept;
+    /* False when it had to leave something behind. */
+    bool readUntilEmpty(Reader &reader);
     /* False when the bytes are no frame. */
-    bool parse(SecretBytes &buffer, size_t &filled);
-    bool answer(std::span<const uint8_t> frame);
-    void hand(std::span<const uint8_t> frames);
+    bool parse(Reader &reader);
+    bool answer(Reader &reader, std::span<const uint8_t> frame);
+    void hand(const Reader &reader, std::span<const uint8_t> frames);
+    bool isInboxFull();
+    void end(PipeState state);
     void handFailed(const Job &job);
 
     const int fd_;
@@ -106,6 +125,19 @@ private:
     std::map<std::string, Plan, std::less<>> plans_;
 
     std::mutex writeMutex_;
+
+    /* Somebody was told that there is more; whoever reads looks again before leaving. */
+    std::atomic<bool> again_{false};
+    std::atomic<bool> isEnded_{false};
+    /* Never waited for but by trying. */
+    std::mutex readMutex_;
+    SecretBytes buffer_;
+    size_t filled_ = 0;
+
+    /* Whether it is the pipe's own thread that reads. */
+    std::mutex turnMutex_;
+    std::condition_variable turnCame_;
+    bool isOwnTurn_ = true;
 
     std::mutex inboxMutex_;
     std::condition_variable inboxRoom_;

@@ -25,7 +25,7 @@ double microsBetween(std::chrono::steady_clock::time_point from,
 Pool::Pool(std::shared_ptr<Module> module, CK_SLOT_ID slot, unsigned sessions,
            std::function<void()> wake, size_t queueLimit)
     : module_(std::move(module)), slot_(slot), wanted_(sessions), wake_(std::move(wake)),
-      anchor_(*module_, slot), queue_(queueLimit)
+      anchor_(*module_, slot), intake_(queueLimit)
 {
 }
 
@@ -36,6 +36,11 @@ Pool::~Pool()
 
 Failure Pool::open(SecretBytes *pin)
 {
+    if (!intake_.open()) {
+        if (pin != nullptr)
+            pin->release();
+        return {CKR_HOST_MEMORY, "epoll_create1", ""};
+    }
     CK_RV rv = anchor_.open();
     if (rv != CKR_OK) {
         if (pin != nullptr)
@@ -90,8 +95,10 @@ void Pool::work()
             openRv_ = rv;
     }
     stateChanged_.notify_all();
-    std::unique_ptr<Job> job;
-    while (rv == CKR_OK && queue_.take(job)) {
+    while (rv == CKR_OK) {
+        std::unique_ptr<Job> job = intake_.take();
+        if (!job)
+            break;
         busy_.fetch_add(1, std::memory_order_relaxed);
         const auto started = std::chrono::steady_clock::now();
         job->queueMicros = microsBetween(job->submitted, started);
@@ -127,7 +134,7 @@ void Pool::complete(std::unique_ptr<Job> job)
 
 void Pool::close()
 {
-    queue_.close();
+    intake_.close();
     for (std::thread &thread : threads_) {
         if (thread.joinable())
             thread.join();
@@ -140,7 +147,7 @@ bool Pool::abandon(std::chrono::milliseconds patience)
 {
     abandoned_.store(true, std::memory_order_relaxed);
     std::vector<std::unique_ptr<Job>> dropped;
-    queue_.closeAndDiscard(dropped);
+    intake_.closeAndDiscard(dropped);
     std::unique_lock lock(stateMutex_);
     return stateChanged_.wait_for(lock, patience, [this] { return running_ == 0; });
 }
@@ -158,7 +165,7 @@ std::unique_ptr<Job> Pool::borrowJob()
 Offer Pool::submit(std::unique_ptr<Job> &job)
 {
     job->submitted = std::chrono::steady_clock::now();
-    return queue_.offer(job);
+    return intake_.offer(job);
 }
 
 void Pool::drain(std::vector<std::unique_ptr<Job>> &finished)
@@ -188,7 +195,7 @@ Depth Pool::depth() const
         const std::lock_guard lock(stateMutex_);
         sessions = opened_;
     }
-    return {queue_.size(), busy_.load(std::memory_order_relaxed), sessions};
+    return {intake_.size(), busy_.load(std::memory_order_relaxed), sessions};
 }
 
 } // namespace hsmgate

@@ -1,6 +1,6 @@
 /*
  * A pool: one anchor session that holds the login, and `sessions` work sessions with a pinned
- * thread each. Jobs go in through one bounded queue and come back on a completion list; `wake` is
+ * thread each. Jobs go in through one intake and come back on a completion list; `wake` is
  * called, from a session thread, only when that list was empty.
  *
  * Threads: `open` and `close` block and may run on any thread, one after the other; `drain` belongs
@@ -9,9 +9,9 @@
  */
 #pragma once
 
+#include "intake.h"
 #include "job.h"
 #include "module.h"
-#include "queue.h"
 #include "session.h"
 
 #include <atomic>
@@ -59,6 +59,11 @@ public:
     std::unique_ptr<Job> borrowJob();
     /* Takes the job only when it is accepted. */
     Offer submit(std::unique_ptr<Job> &job);
+    /* From now on session threads take jobs from `source` as well. False, and errno says why, when
+     * that can't be. */
+    bool watch(const std::shared_ptr<Source> &source) { return intake_.watch(source); }
+    void unwatch() { intake_.unwatch(); }
+    bool hasIdle() const { return intake_.hasIdle(); }
     /* Appends the finished jobs to `finished`. */
     void drain(std::vector<std::unique_ptr<Job>> &finished);
     void putBack(std::unique_ptr<Job> job);
@@ -75,7 +80,7 @@ private:
     std::function<void()> wake_;
     Session anchor_;
     bool showsLogin_ = false;
-    BoundedQueue<std::unique_ptr<Job>> queue_;
+    Intake intake_;
 
     /* Start and end of the session threads. */
     mutable std::mutex stateMutex_;
