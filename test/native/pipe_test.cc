@@ -3,17 +3,27 @@
 #include "pipe.h"
 #include "token.h"
 
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 
 using namespace hsmgate;
 using namespace hsmgate::test;
 
 namespace
 {
+
+/* What epoll_ctl below says on this thread. */
+thread_local bool watchesRefused = false;
 
 using Bytes = std::vector<uint8_t>;
 
@@ -73,11 +83,12 @@ struct Bell {
         isRung = true;
         rung.notify_all();
     }
-    void wait()
+    /* False when it never rings. */
+    bool wait()
     {
         std::unique_lock lock(mutex);
-        rung.wait(lock, [this] { return isRung; });
-        isRung = false;
+        return rung.wait_for(lock, std::chrono::seconds(30),
+                             [this] { return std::exchange(isRung, false); });
     }
 };
 
@@ -99,8 +110,8 @@ public:
     ~Ends()
     {
         hangUp();
-        while (state == PipeState::open)
-            wait();
+        while (state == PipeState::open && bell_->wait())
+            take();
     }
 
     void hangUp()
@@ -143,7 +154,12 @@ public:
     /* Takes what there is when the pipe rings. */
     void wait()
     {
-        bell_->wait();
+        CHECK(bell_->wait());
+        take();
+    }
+
+    void take()
+    {
         SecretBytes came;
         std::vector<Failed> refused;
         state = pipe->drain(came, refused);
@@ -206,6 +222,15 @@ void checkMac(const Bytes &answer, const Bytes &mac)
 }
 
 } // namespace
+
+extern "C" int epoll_ctl(int epoll, int operation, int fd, epoll_event *event) noexcept
+{
+    if (watchesRefused && operation == EPOLL_CTL_ADD) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return static_cast<int>(syscall(SYS_epoll_ctl, epoll, operation, fd, event));
+}
 
 TEST("a pipe gives its owner whole frames, however they arrive")
 {
@@ -446,6 +471,129 @@ TEST("a pipe leaves nothing unread, however busy its sessions are")
         ends.pipe->attach(nullptr);
         ends.send(other);
         ends.waitForFrames((others + 1) * other.size());
+    }
+}
+
+TEST("a pipe is read when the sessions that should read it are all at work")
+{
+    Wired wired;
+    static std::mutex gate;
+    wired.functions.C_GenerateRandom = [](CK_SESSION_HANDLE session, CK_BYTE *to,
+                                          CK_ULONG length) -> CK_RV {
+        const std::lock_guard lock(gate);
+        return real().C_GenerateRandom(session, to, length);
+    };
+    Ends ends;
+    Runner idle(softhsm(), 1);
+    Runner working(wired.module, 1);
+    CHECK(!idle.open().failed() && !working.open().failed());
+    const std::lock_guard closed(gate);
+    CHECK(working.submit(working.make(Op::random, 0, 0, "", "", "", 8)) == Offer::accepted);
+    while (working.pool().depth().busy == 0)
+        std::this_thread::yield();
+    const Bytes other = request(1, "other", "message");
+    size_t length = 0;
+    for (int i = 0; i < 100; i++) {
+        for (Runner *next : {&idle, &working}) {
+            ends.pipe->attach(&next->pool());
+            for (int j = 0; j < 3; j++) {
+                ends.send(other);
+                ends.waitForFrames(length += other.size());
+            }
+        }
+    }
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe that no session can watch reads by itself")
+{
+    Ends ends;
+    Runner runner(softhsm(), 2);
+    CHECK(!runner.open().failed());
+    watchesRefused = true;
+    ends.pipe->attach(&runner.pool());
+    watchesRefused = false;
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    const Bytes mac = macOf(runner, key, "message");
+    ends.pipe->remember(question("key"), macPlan(key));
+    for (uint32_t id = 0; id < 20; id++) {
+        ends.send(request(id, "key", "message"));
+        checkMac(ends.answer(id), mac);
+    }
+    ends.pipe->attach(nullptr);
+}
+
+TEST("a pipe's sessions work while it never runs dry")
+{
+    Runner runner(softhsm(), 2);
+    CHECK(!runner.open().failed());
+    const CK_OBJECT_HANDLE key = makeMacKey(runner);
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    const timeval patience{30, 0};
+    CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
+    /* Whoever reads a frame for the owner finds another one. */
+    const Bytes other = request(1, "other", std::string(1000, 'x'));
+    std::atomic<int> more{0};
+    Pipe *raw = nullptr;
+    auto pipe = std::make_shared<Pipe>(pair[1], [&] {
+        SecretBytes frames;
+        std::vector<Failed> failed;
+        (void)raw->drain(frames, failed);
+        if (more > 0) {
+            more--;
+            (void)!send(pair[0], other.data(), other.size(), MSG_NOSIGNAL);
+        }
+    });
+    raw = pipe.get();
+    pipe->start();
+    pipe->attach(&runner.pool());
+    pipe->remember(question("key"), macPlan(key));
+    const auto ask = [&](const Bytes &content) {
+        uint8_t answer[4 + 4 + 1 + 4 + 4 + 32];
+        return send(pair[0], content.data(), content.size(), MSG_NOSIGNAL) > 0 &&
+               recv(pair[0], answer, sizeof answer, MSG_WAITALL) == ssize_t{sizeof answer};
+    };
+    const Bytes planned = request(7, "key", "message");
+    bool isAnswered = true;
+    for (int i = 0; i < 100; i++)
+        isAnswered = isAnswered && ask(planned);
+    more = 100'000;
+    isAnswered = isAnswered && ask(planned + other);
+    const int left = more.exchange(0);
+    pipe->attach(nullptr);
+    close(pair[0]);
+    const std::weak_ptr<Pipe> last = std::exchange(pipe, nullptr);
+    while (!last.expired())
+        std::this_thread::yield();
+    CHECK(isAnswered);
+    CHECK(left > 0);
+}
+
+TEST("a pipe ends once, whoever reads it then")
+{
+    Runner runner(softhsm(), 3);
+    CHECK(!runner.open().failed());
+    const Bytes unfinished = u32(1'000'000) + Bytes(100'000, 'x');
+    for (int i = 0; i < 200; i++) {
+        int pair[2];
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+        const auto wakes = std::make_shared<std::atomic<int>>(0);
+        std::weak_ptr<Pipe> last;
+        {
+            const auto pipe = std::make_shared<Pipe>(pair[1], [wakes] { ++*wakes; });
+            last = pipe;
+            pipe->start();
+            pipe->attach(&runner.pool());
+            CHECK(send(pair[0], unfinished.data(), unfinished.size(), MSG_NOSIGNAL) > 0);
+            close(pair[0]);
+            while (*wakes == 0)
+                std::this_thread::yield();
+            pipe->attach(nullptr);
+        }
+        while (!last.expired())
+            std::this_thread::yield();
+        CHECK_EQUAL(wakes->load(), 1);
     }
 }
 

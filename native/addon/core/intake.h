@@ -28,8 +28,8 @@ class Source
 {
 public:
     virtual int descriptor() const noexcept = 0;
-    /* Reads all that is there without waiting. The first job is the caller's, others are offered to
-     * the pool; null when there is none. */
+    /* Reads what is there without waiting, or sees to it that the source does. The first job is the
+     * caller's, others are offered to the pool; null when there is none. */
     virtual std::unique_ptr<Job> serve() noexcept = 0;
     /* All threads work: until one is free again the source must read by itself. */
     virtual void cover() noexcept = 0;

@@ -112,10 +112,8 @@ void Pipe::attach(Pool *pool)
     cover();
     pool_ = pool;
     plans_.clear();
-    if (pool == nullptr || !pool->watch(shared_from_this()))
-        return;
-    const std::lock_guard turn(turnMutex_);
-    isOwnTurn_ = false;
+    isWatched_ = pool != nullptr && pool->watch(shared_from_this());
+    leaveToIdle();
 }
 
 void Pipe::remember(std::span<const uint8_t> question, Plan plan)
@@ -160,11 +158,12 @@ PipeState Pipe::drain(SecretBytes &frames, std::vector<Failed> &failed)
 
 void Pipe::run()
 {
-    Reader reader{false, nullptr};
+    Reader reader{false};
     while (waitForTurn()) {
         pollfd readable{fd_, POLLIN, 0};
         (void)poll(&readable, 1, -1);
         readAll(reader);
+        const std::lock_guard lock(plansMutex_);
         leaveToIdle();
     }
 }
@@ -177,11 +176,10 @@ bool Pipe::waitForTurn()
 }
 
 /* A session thread that stops being the last idle one, or leaves something unread, calls `cover`
- * after this looked. */
+ * after this looked, or before and is seen here. */
 void Pipe::leaveToIdle()
 {
-    const std::lock_guard lock(plansMutex_);
-    if (pool_ == nullptr)
+    if (!isWatched_)
         return;
     {
         const std::lock_guard turn(turnMutex_);
@@ -204,7 +202,7 @@ void Pipe::cover() noexcept
 
 std::unique_ptr<Job> Pipe::serve() noexcept
 {
-    Reader reader{true, nullptr};
+    Reader reader{true};
     readAll(reader);
     return std::move(reader.first);
 }
@@ -212,30 +210,32 @@ std::unique_ptr<Job> Pipe::serve() noexcept
 void Pipe::readAll(Reader &reader) noexcept
 {
     again_.store(true);
-    while (again_.load() && !isEnded_.load() && readMutex_.try_lock()) {
-        bool isEmpty = true;
-        {
-            const std::lock_guard lock(readMutex_, std::adopt_lock);
-            again_.store(false);
-            try {
-                isEmpty = readUntilEmpty(reader);
-            } catch (const std::bad_alloc &) {
-                /* The other end sees its frames unanswered, and the process end. */
-                end(PipeState::closed);
-            }
-        }
-        if (!isEmpty) {
-            again_.store(true);
-            cover();
+    while (again_.load()) {
+        const std::unique_lock lock = reader.isSession
+                                          ? std::unique_lock(readMutex_, std::try_to_lock)
+                                          : std::unique_lock(readMutex_);
+        /* Whoever had the lock before may have met the end. */
+        if (!lock || isEnded_.load())
+            return;
+        again_.store(false);
+        try {
+            if (readUntilEmpty(reader))
+                continue;
+        } catch (const std::bad_alloc &) {
+            /* The other end sees its frames unanswered, and the process end. */
+            end(PipeState::closed);
             return;
         }
+        again_.store(true);
+        cover();
+        return;
     }
 }
 
 bool Pipe::readUntilEmpty(Reader &reader)
 {
     for (;;) {
-        if (reader.isSession && isInboxFull())
+        if (reader.isSession && (reader.taken >= readBytes || isInboxFull()))
             return false;
         if (buffer_.size() == 0)
             buffer_.resize(readBytes);
@@ -250,6 +250,7 @@ bool Pipe::readUntilEmpty(Reader &reader)
             return true;
         }
         filled_ += static_cast<size_t>(got);
+        reader.taken += static_cast<size_t>(got);
         if (!parse(reader)) {
             end(PipeState::broken);
             return true;

@@ -97,14 +97,17 @@ public:
     void cover() noexcept override;
 
 private:
-    /* Who reads: a session thread takes the first job itself, and never waits for the owner. */
+    /* Who reads: a session thread takes the first job itself, never waits for the owner, and leaves
+     * a flow that doesn't end to the pipe's own thread: jobs wait for sessions. */
     struct Reader {
         const bool isSession;
-        std::unique_ptr<Job> first;
+        std::unique_ptr<Job> first = nullptr;
+        size_t taken = 0;
     };
 
     void run();
     bool waitForTurn();
+    /* With plansMutex_ held. */
     void leaveToIdle();
     void readAll(Reader &reader) noexcept;
     /* False when it had to leave something behind. */
@@ -122,6 +125,8 @@ private:
 
     std::mutex plansMutex_;
     Pool *pool_ = nullptr;
+    /* Session threads of the pool are woken by the pipe. */
+    bool isWatched_ = false;
     std::map<std::string, Plan, std::less<>> plans_;
 
     std::mutex writeMutex_;
@@ -129,7 +134,7 @@ private:
     /* Somebody was told that there is more; whoever reads looks again before leaving. */
     std::atomic<bool> again_{false};
     std::atomic<bool> isEnded_{false};
-    /* Never waited for but by trying. */
+    /* Session threads only try it: the pipe's own may wait for the owner while it reads. */
     std::mutex readMutex_;
     SecretBytes buffer_;
     size_t filled_ = 0;
