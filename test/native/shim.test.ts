@@ -126,7 +126,7 @@ describe('conditions', () => {
 
   it('single out one process', async () => {
     const [first, second] = [await openCaller(token), await openCaller(token)]
-    token.rules(['C_Sign in=one rv=CKR_DEVICE_ERROR', `C_GenerateRandom in=${second.pid} rv=CKR_DEVICE_ERROR`])
+    token.rules(['C_Sign in=one rv=CKR_DEVICE_ERROR after', `C_GenerateRandom in=${second.pid} rv=CKR_DEVICE_ERROR`])
     expect(await first.ask({ op: 'sign', count: 2 })).toEqual(times(2, CKR.deviceError))
     expect(await second.ask({ op: 'sign', count: 2 })).toEqual(times(2, CKR.ok))
     expect(await first.ask({ op: 'random' })).toEqual([CKR.ok])
@@ -135,7 +135,7 @@ describe('conditions', () => {
 
   it('look at the input and at the label of the key', async () => {
     const caller = await openCaller(token)
-    token.rules(['C_Sign input=hex:706f69736f6e rv=0x30'])
+    token.rules(['C_Sign input=hex:706f69736f6e rv=0x30 after'])
     expect(await caller.ask({ op: 'sign', input: 'some poison in it' })).toEqual([CKR.deviceError])
     expect(await caller.ask({ op: 'sign', input: 'nothing in it' })).toEqual([CKR.ok])
     token.rules(['C_SignInit label=signing rv=0x30'])
@@ -286,9 +286,9 @@ describe('a file of rules with a mistake', () => {
   ])('is refused as a whole: %s', async (_what, line) => {
     await using own = await createShimmedToken()
     const caller = await openCaller(own)
-    own.rules(['C_Sign rv=0x30'])
+    own.rules(['C_Sign rv=0x30 after'])
     expect(await caller.ask({ op: 'sign' })).toEqual([CKR.deviceError])
-    own.rules(['C_Sign rv=0x31', line])
+    own.rules(['C_Sign rv=0x31 after', line])
     expect(await caller.ask({ op: 'sign' })).toEqual([CKR.deviceError])
     expect(() => own.events()).toThrow(/rules stay as they were: line 2: /)
     await caller.kill()
