@@ -532,20 +532,28 @@ TEST("a pipe's sessions work while it never runs dry")
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     const timeval patience{30, 0};
     CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
-    /* Whoever reads a frame for the owner finds another one. */
-    const Bytes other = request(1, "other", std::string(1000, 'x'));
-    std::atomic<int> more{0};
-    Pipe *raw = nullptr;
-    auto pipe = std::make_shared<Pipe>(pair[1], [&] {
+    /* Whoever reads a frame for the owner finds another one. Shared with the pipe, whose thread may
+     * be the last to use it. */
+    struct Flow {
+        Pipe *pipe = nullptr;
+        int peer = -1;
+        const Bytes frame = request(1, "other", std::string(1000, 'x'));
+        std::atomic<int> more{0};
+
+        ~Flow() { close(peer); }
+    };
+    const auto flow = std::make_shared<Flow>();
+    const auto pipe = std::make_shared<Pipe>(pair[1], [flow] {
         SecretBytes frames;
         std::vector<Failed> failed;
-        (void)raw->drain(frames, failed);
-        if (more > 0) {
-            more--;
-            (void)!send(pair[0], other.data(), other.size(), MSG_NOSIGNAL);
+        (void)flow->pipe->drain(frames, failed);
+        if (flow->more > 0) {
+            flow->more--;
+            (void)!send(flow->peer, flow->frame.data(), flow->frame.size(), MSG_NOSIGNAL);
         }
     });
-    raw = pipe.get();
+    flow->peer = pair[0];
+    flow->pipe = pipe.get();
     pipe->start();
     pipe->attach(&runner.pool());
     pipe->remember(question("key"), macPlan(key));
@@ -558,14 +566,11 @@ TEST("a pipe's sessions work while it never runs dry")
     bool isAnswered = true;
     for (int i = 0; i < 100; i++)
         isAnswered = isAnswered && ask(planned);
-    more = 100'000;
-    isAnswered = isAnswered && ask(planned + other);
-    const int left = more.exchange(0);
+    flow->more = 100'000;
+    isAnswered = isAnswered && ask(planned + flow->frame);
+    const int left = flow->more.exchange(0);
     pipe->attach(nullptr);
-    close(pair[0]);
-    const std::weak_ptr<Pipe> last = std::exchange(pipe, nullptr);
-    while (!last.expired())
-        std::this_thread::yield();
+    (void)shutdown(pair[0], SHUT_RDWR);
     CHECK(isAnswered);
     CHECK(left > 0);
 }
