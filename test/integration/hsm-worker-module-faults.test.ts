@@ -172,6 +172,12 @@ describe('the making of a token key', () => {
     expect(objects.filter((object) => objectId.equals(object.objectId))).toHaveLength(0)
   })
 
+  it('opens a new session also while another process writes to the token', async () => {
+    token.rules(['C_FindObjectsInit to=1 rv=0xb3', 'C_GetTokenInfo to=1 rv=0x5'])
+    await manage.ask('enumerate', {})
+    expect(token.hits(1)).toBe(1)
+  })
+
   it('goes on in a new session when the old one was closed', async () => {
     token.rules(['C_GenerateKey to=1 rv=0xb3'])
     await generateKey(manage, { spec: 'HMAC_256', usage: 'GENERATE_VERIFY_MAC' })

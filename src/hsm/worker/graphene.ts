@@ -2,7 +2,7 @@
  * graphene over pkcs11js for token objects, attached to a module that the addon has opened, initialised and logged in: it never calls
  * C_Initialize, C_Login or C_Finalize. Every call is synchronous and blocks this process, which exists for that. One caller at a time.
  */
-import graphene, { type Session } from 'graphene-pk11'
+import graphene, { type Session, type Slot } from 'graphene-pk11'
 import { CKA, CKO, rwSerialSession } from './cryptoki.ts'
 import { refusal } from './failure.ts'
 import { classNumbers, type KeyClass } from './handles.ts'
@@ -145,12 +145,25 @@ export class GrapheneToken {
 
   /** Read-write and serial. The user is logged in already: login belongs to the process, not to the session. */
   #open(): Session {
+    let slot: Slot | undefined
+    try {
+      slot = this.#findSlot()
+    } catch (error) {
+      // SoftHSM2 cannot tell what a token is called while another process writes to it.
+      if (pkcs11Refusal(error) === undefined) throw error
+      slot = this.#findSlot()
+    }
+    if (slot === undefined) throw refusal('KeyUnavailable', 'the token is no longer there', 'D')
+    return slot.open(rwSerialSession)
+  }
+
+  #findSlot(): Slot | undefined {
     const slots = this.#module.getSlots(true)
     for (let i = 0; i < slots.length; i++) {
       const slot = slots.items(i)
       const { serialNumber, label } = slot.getToken()
-      if (serialNumber.trim() === this.#serial && label.trim() === this.#label) return slot.open(rwSerialSession)
+      if (serialNumber.trim() === this.#serial && label.trim() === this.#label) return slot
     }
-    throw refusal('KeyUnavailable', 'the token is no longer there', 'D')
+    return undefined
   }
 }
